@@ -1,0 +1,246 @@
+package hop
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/tenantmesh/tenantmesh/internal/leaf"
+	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
+	"github.com/tenantmesh/tenantmesh/tenant"
+)
+
+// Chain is a hop chain that [Verify] found good, or the beginning of one. It is
+// immutable; the zero Chain holds no claims and signs nothing.
+type Chain struct {
+	claims *Claims
+	hops   []signed
+	scopes []string // in force after all narrowings
+}
+
+// signed is one verified hop.
+type signed struct {
+	hop       *pb.Hop
+	statement *Statement
+	signer    *leaf.Verified
+	certs     []*x509.Certificate // the signer's, leaf first
+}
+
+// Begin returns a chain of no hops that holds the claims, for the workload
+// that originates them. It fails with [tenant.ContextMalformed] where the
+// claims have no encoding.
+func Begin(c *Claims) (*Chain, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	c = c.Clone()
+	c.IssuedAt, c.Expires = c.IssuedAt.Truncate(time.Second), c.Expires.Truncate(time.Second)
+	return &Chain{claims: c, scopes: c.Scopes}, nil
+}
+
+// Claims returns a copy of the claims, and nil for the zero Chain.
+func (c *Chain) Claims() *Claims {
+	if c.claims == nil {
+		return nil
+	}
+	return c.claims.Clone()
+}
+
+// Scopes returns a copy of the scopes in force: those of the claims, as the
+// hops narrowed them.
+func (c *Chain) Scopes() []string { return slices.Clone(c.scopes) }
+
+// Step is one verified hop of a chain.
+type Step struct {
+	// Signer is the workload that signed it.
+	Signer spiffeid.ID
+	// Kind says how it was handed over.
+	Kind Kind
+	// Target is the method, subject or topic that it was handed over with.
+	Target string
+}
+
+// Path returns the hops, oldest first. A chain that was only begun has none.
+func (c *Chain) Path() []Step {
+	steps := make([]Step, 0, len(c.hops))
+	for _, h := range c.hops {
+		steps = append(steps, Step{h.signer.ID, h.statement.Kind, h.statement.Target})
+	}
+	return steps
+}
+
+// Valid says whether the chain may still be used at now: its claims and hops
+// have not expired, nor has the certificate of any signer. It fails with
+// [tenant.ContextExpired] or [tenant.SVIDExpired], and for the zero Chain with
+// [tenant.ContextMissing].
+func (c *Chain) Valid(now time.Time) error {
+	if c.claims == nil {
+		return tenant.Deny(tenant.ContextMissing, "the zero chain")
+	}
+	if !now.Before(c.claims.Expires) {
+		return tenant.Deny(tenant.ContextExpired, "the claims expired at %s", c.claims.Expires.Format(time.RFC3339))
+	}
+	for i, h := range c.hops {
+		if !now.Before(h.statement.Expires) {
+			return tenant.Deny(tenant.ContextExpired, "the statement expired at %s", h.statement.Expires.Format(time.RFC3339)).AtHop(i)
+		}
+		if err := h.signer.Valid(now); err != nil {
+			return atHop(err, i)
+		}
+	}
+	return nil
+}
+
+// Trusted says whether the certificates of all signers chain to the bundles at
+// now. It is to be asked again when the bundles have changed. It fails as
+// [Verify] does for a signer.
+func (c *Chain) Trusted(bundles x509bundle.Source, now time.Time) error {
+	for i, h := range c.hops {
+		if _, err := leaf.Verify(h.certs, bundles, now); err != nil {
+			return atHop(err, i)
+		}
+	}
+	return nil
+}
+
+// Handover says to whom a chain is handed, and how.
+type Handover struct {
+	Kind Kind
+	// Audience, Target and Binding are as in [Statement].
+	Audience string
+	Target   string
+	Binding  [32]byte
+	// Narrowing bounds what comes after; nil leaves what was allowed.
+	Narrowing *Narrowing
+	// Now is the time of signing.
+	Now time.Time
+	// Rand makes the jti; nil stands for crypto/rand.
+	Rand io.Reader
+}
+
+// Metadata is a chain on the wire: the values of the keys [HopsKey] and
+// [CertsKey]. Certs is empty for a chain of one hop, and the key then absent.
+type Metadata struct {
+	Hops, Certs string
+}
+
+// The metadata keys.
+const (
+	// HopsKey holds the hop chain.
+	HopsKey = "tenantmesh-hops"
+	// CertsKey holds the certificates of the signers before the peer.
+	CertsKey = "tenantmesh-certs"
+)
+
+// Sign adds a hop to the chain with the workload's own SVID and returns the
+// result for the wire; the chain itself stays as it was. The statement expires
+// with the claims, the hop before it or the signer's certificate, whichever is
+// first. It fails with [tenant.IdentityUnavailable] where that has passed for the
+// certificate, [tenant.ContextExpired], [tenant.ChainTooLong],
+// [tenant.MetadataTooLarge], [tenant.ScopeWidened] or [tenant.MethodNarrowed].
+func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
+	if len(c.hops) >= MaxHops {
+		return Metadata{}, tenant.Deny(tenant.ChainTooLong, "a chain has at most %d hops", MaxHops)
+	}
+	if err := c.Valid(to.Now); err != nil {
+		return Metadata{}, err
+	}
+	own := svid.Certificates[0]
+	if !to.Now.Before(own.NotAfter) {
+		return Metadata{}, tenant.Deny(tenant.IdentityUnavailable, "the SVID of this connection expired at %s", own.NotAfter.Format(time.RFC3339))
+	}
+	s := &Statement{
+		Kind:      to.Kind,
+		Index:     len(c.hops),
+		Signer:    leaf.Thumbprint(own),
+		Audience:  to.Audience,
+		Target:    to.Target,
+		Binding:   to.Binding,
+		IssuedAt:  to.Now.Truncate(time.Second),
+		Expires:   earlier(c.claims.Expires, own.NotAfter),
+		Narrowing: to.Narrowing,
+	}
+	random := to.Rand
+	if random == nil {
+		random = rand.Reader
+	}
+	if _, err := io.ReadFull(random, s.TokenID[:]); err != nil {
+		return Metadata{}, tenant.Deny(tenant.Internal, "no randomness: %w", err)
+	}
+	if s.Index == 0 {
+		s.Claims = c.claims
+	} else {
+		last := c.hops[s.Index-1]
+		s.Prev = sha256.Sum256(last.hop.Statement)
+		s.Expires = earlier(s.Expires, last.statement.Expires)
+	}
+	if !s.Expires.After(s.IssuedAt) {
+		return Metadata{}, tenant.Deny(tenant.ContextExpired, "nothing remains of the last second")
+	}
+	if err := checkNarrowing(append(c.statements(), s)); err != nil {
+		return Metadata{}, err
+	}
+	b, err := s.Marshal()
+	if err != nil {
+		return Metadata{}, err
+	}
+	signature, err := sign(svid.PrivateKey, s.Kind, b)
+	if err != nil {
+		return Metadata{}, err
+	}
+	return c.encode(&pb.Hop{Statement: b, Signature: signature, TreeSize: 1})
+}
+
+// encode returns the chain with one more hop for the wire, with the
+// certificates of all signers but that hop's, each once, in the order of their
+// first hop.
+func (c *Chain) encode(next *pb.Hop) (Metadata, error) {
+	hops, certs := new(pb.HopChain), new(pb.CertificateChains)
+	seen := make(map[[sha256.Size]byte]bool)
+	for _, h := range c.hops {
+		hops.Hops = append(hops.Hops, h.hop)
+		if !seen[h.statement.Signer] {
+			seen[h.statement.Signer] = true
+			chain := new(pb.CertificateChain)
+			for _, cert := range h.certs {
+				chain.Certificates = append(chain.Certificates, cert.Raw)
+			}
+			certs.Chains = append(certs.Chains, chain)
+		}
+	}
+	hops.Hops = append(hops.Hops, next)
+	var m Metadata
+	var err error
+	if m.Hops, err = encodeText(hops); err != nil {
+		return Metadata{}, err
+	}
+	if m.Certs, err = encodeText(certs); err != nil {
+		return Metadata{}, err
+	}
+	if n := len(m.Hops) + len(m.Certs); n > MaxMetadata {
+		return Metadata{}, tenant.Deny(tenant.MetadataTooLarge, "the context needs %d bytes of metadata, at most %d are allowed", n, MaxMetadata)
+	}
+	return m, nil
+}
+
+func (c *Chain) statements() []*Statement {
+	out := make([]*Statement, 0, len(c.hops)+1)
+	for _, h := range c.hops {
+		out = append(out, h.statement)
+	}
+	return out
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b.Truncate(time.Second)
+	}
+	return a
+}

@@ -1,0 +1,438 @@
+package hop
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tenantmesh/tenantmesh/internal/leaf"
+	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
+	"github.com/tenantmesh/tenantmesh/tenant"
+)
+
+// Version is the version of the wire format.
+const Version = 1
+
+// Kind says how a statement is handed over. The zero Kind is none.
+type Kind int32
+
+// The kinds of statement.
+const (
+	// Call is handed over by a gRPC call.
+	Call Kind = Kind(pb.Kind_KIND_CALL)
+	// Message is handed over by a message in a queue.
+	Message Kind = Kind(pb.Kind_KIND_MESSAGE)
+	// Grant is handed by an authority to the workload that asked for it.
+	Grant Kind = Kind(pb.Kind_KIND_GRANT)
+)
+
+// String returns the kind's name in SPEC.md.
+func (k Kind) String() string {
+	switch k {
+	case Call:
+		return "call"
+	case Message:
+		return "message"
+	case Grant:
+		return "grant"
+	}
+	return "unknown kind"
+}
+
+// Statement is what one workload signs when it hands the claims to another.
+type Statement struct {
+	// Kind says how it is handed over.
+	Kind Kind
+	// Index is its place in the chain, from 0.
+	Index int
+	// Prev is the SHA-256 of the previous statement; zero at index 0.
+	Prev [sha256.Size]byte
+	// Signer is the thumbprint of the signer's leaf, x5t#S256.
+	Signer [sha256.Size]byte
+	// Audience is aud: the SPIFFE ID, or for a message the queue, that it is
+	// handed to.
+	Audience string
+	// Target is the full gRPC method, or the subject or topic; empty for a grant.
+	Target string
+	// Binding is the TLS exporter of the connection (RFC 9266), or the SHA-256
+	// of the payload; zero for a grant.
+	Binding [32]byte
+	// IssuedAt and Expires are iat and exp, in whole seconds.
+	IssuedAt, Expires time.Time
+	// TokenID is jti: 128 random bits.
+	TokenID [16]byte
+	// Claims stand at index 0 and nowhere else.
+	Claims *Claims
+	// Narrowing bounds what comes after; nil leaves what was allowed.
+	Narrowing *Narrowing
+}
+
+// Marshal returns the one canonical encoding of s, or fails with
+// [tenant.ContextMalformed] where s has none.
+func (s *Statement) Marshal() ([]byte, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	m := &pb.Statement{
+		Version: Version,
+		Kind:    pb.Kind(s.Kind),
+		Index:   uint32(s.Index), //nolint:gosec // check bounds it by MaxHops
+		X5TS256: s.Signer[:],
+		Aud:     s.Audience,
+		Target:  s.Target,
+		Iat:     seconds(s.IssuedAt),
+		Exp:     seconds(s.Expires),
+		Jti:     s.TokenID[:],
+	}
+	if s.Index > 0 {
+		m.Prev = s.Prev[:]
+	}
+	if s.Kind != Grant {
+		m.Binding = s.Binding[:]
+	}
+	if s.Claims != nil {
+		m.Claims = claimsToProto(s.Claims)
+	}
+	if n := s.Narrowing; n != nil {
+		m.Narrowing = &pb.Narrowing{}
+		if n.Scopes != nil {
+			m.Narrowing.Scope = &pb.ScopeSet{Values: n.Scopes}
+		}
+		if n.Methods != nil {
+			m.Narrowing.Methods = &pb.MethodSet{Values: n.Methods}
+		}
+	}
+	return marshal(m)
+}
+
+// ParseStatement parses the canonical encoding of a statement: what it returns
+// marshals to b. It fails with [tenant.ContextMalformed],
+// [tenant.VersionUnsupported], [tenant.KindMismatch] or [tenant.ChainBroken].
+func ParseStatement(b []byte) (*Statement, error) {
+	m := new(pb.Statement)
+	if err := unmarshal(b, m); err != nil {
+		return nil, err
+	}
+	if m.Version != Version {
+		return nil, tenant.Deny(tenant.VersionUnsupported, "statement of version %d", m.Version)
+	}
+	s := &Statement{
+		Kind:     Kind(m.Kind),
+		Index:    int(m.Index),
+		Audience: m.Aud,
+		Target:   m.Target,
+		IssuedAt: fromSeconds(m.Iat),
+		Expires:  fromSeconds(m.Exp),
+	}
+	if (m.Index == 0) != (len(m.Prev) == 0) || (m.Index == 0) != (m.Claims != nil) {
+		return nil, tenant.Deny(tenant.ChainBroken, "claims stand at index 0, prev everywhere else")
+	}
+	if (s.Kind == Grant) != (len(m.Binding) == 0) {
+		return nil, malformed("a %s has the wrong binding", s.Kind)
+	}
+	if !fill(s.Signer[:], m.X5TS256) || !fill(s.TokenID[:], m.Jti) ||
+		len(m.Prev) > 0 && !fill(s.Prev[:], m.Prev) ||
+		len(m.Binding) > 0 && !fill(s.Binding[:], m.Binding) {
+		return nil, malformed("a hash, binding or jti of the wrong size")
+	}
+	if m.Claims != nil {
+		c, err := claimsFromProto(m.Claims)
+		if err != nil {
+			return nil, err
+		}
+		s.Claims = c
+	}
+	if n := m.Narrowing; n != nil {
+		s.Narrowing = &Narrowing{}
+		if n.Scope != nil {
+			s.Narrowing.Scopes = append([]string{}, n.Scope.Values...)
+		}
+		if n.Methods != nil {
+			s.Narrowing.Methods = append([]string{}, n.Methods.Values...)
+		}
+	}
+	return s, s.check()
+}
+
+// check holds for every statement, signed or received.
+func (s *Statement) check() error {
+	switch s.Kind {
+	case Call:
+		if !isMethod(s.Target) {
+			return malformed("the target of a call is a full method")
+		}
+	case Message:
+		if !isText(s.Target, maxTargetSize) {
+			return malformed("the target of a message is a subject or topic")
+		}
+	case Grant:
+		if s.Target != "" {
+			return malformed("a grant has no target")
+		}
+		if s.Index != 0 {
+			return tenant.Deny(tenant.KindMismatch, "a grant stands at index 0 only")
+		}
+	default:
+		return tenant.Deny(tenant.KindMismatch, "a statement of kind %d", s.Kind)
+	}
+	if s.Index < 0 || s.Index >= MaxHops {
+		return tenant.Deny(tenant.ChainTooLong, "a statement with index %d", s.Index)
+	}
+	if s.Kind == Message {
+		if !isText(s.Audience, maxTargetSize) {
+			return malformed("the aud of a message is a queue")
+		}
+	} else if id, err := spiffeid.FromString(s.Audience); err != nil || id.Path() == "" || len(s.Audience) > leaf.MaxID {
+		return malformed("the aud is the SPIFFE ID of a workload")
+	}
+	if !isTime(s.IssuedAt) || !isTime(s.Expires) || !s.Expires.After(s.IssuedAt) {
+		return malformed("a statement has an iat and a later exp")
+	}
+	if (s.Index == 0) != (s.Claims != nil) {
+		return tenant.Deny(tenant.ChainBroken, "claims stand at index 0 and nowhere else")
+	}
+	if s.Claims != nil {
+		if err := s.Claims.check(); err != nil {
+			return err
+		}
+	}
+	if n := s.Narrowing; n != nil {
+		if !isSet(n.Scopes, isScope) || !isSet(n.Methods, isMethod) {
+			return malformed("a narrowing holds sorted scopes and methods")
+		}
+	}
+	return nil
+}
+
+// check holds for all claims, signed or received.
+func (c *Claims) check() error {
+	switch {
+	case !isText(c.Transaction, maxText):
+		return malformed("claims have a txn")
+	case c.Tenant.IsZero() || !isText(c.TenantUID, maxText):
+		return malformed("claims have a tenant and its uid")
+	case !isText(c.Subject, maxText):
+		return malformed("claims have a sub")
+	case c.Issuer != "" && !isText(c.Issuer, maxText):
+		return malformed("the iss is not text")
+	case !isSet(c.Scopes, isScope):
+		return malformed("the scopes are sorted scope-tokens, each once")
+	case !isTime(c.IssuedAt) || !isTime(c.Expires) || !c.Expires.After(c.IssuedAt):
+		return malformed("claims have an iat and a later exp")
+	case c.Parent != nil && !isText(c.Parent.Transaction, maxText):
+		return malformed("a parent has a txn")
+	case c.Elevation != "" && !isText(c.Elevation, maxText):
+		return malformed("the elevation is not text")
+	}
+	for _, attributes := range []map[string]string{c.Attributes, c.Request} {
+		if len(attributes) > maxList {
+			return malformed("at most %d attributes", maxList)
+		}
+		for k, v := range attributes {
+			if !isText(k, maxText) || v != "" && !isText(v, maxText) {
+				return malformed("an attribute is not text")
+			}
+		}
+	}
+	return nil
+}
+
+func claimsToProto(c *Claims) *pb.Claims {
+	m := &pb.Claims{
+		Txn:   c.Transaction,
+		Sub:   c.Subject,
+		Iss:   c.Issuer,
+		Scope: c.Scopes,
+		Tctx: &pb.TransactionContext{
+			Tenant:         c.Tenant.String(),
+			TenantUid:      c.TenantUID,
+			Classification: c.Classification,
+			Attributes:     attributesToProto(c.Attributes),
+		},
+		Iat: seconds(c.IssuedAt),
+		Exp: seconds(c.Expires),
+	}
+	if len(c.Request) > 0 {
+		m.Rctx = &pb.RequestContext{Attributes: attributesToProto(c.Request)}
+	}
+	if c.Parent != nil {
+		m.Parent = &pb.Parent{Txn: c.Parent.Transaction, Statement: c.Parent.Statement[:]}
+	}
+	if c.Elevation != "" {
+		m.Elevation = &pb.Elevation{Id: c.Elevation}
+	}
+	return m
+}
+
+func claimsFromProto(m *pb.Claims) (*Claims, error) {
+	id, err := tenant.ParseID(m.GetTctx().GetTenant())
+	if err != nil {
+		return nil, malformed("the tenant is not a tenant ID: %w", err)
+	}
+	c := &Claims{
+		Transaction:    m.Txn,
+		Tenant:         id,
+		TenantUID:      m.Tctx.TenantUid,
+		Subject:        m.Sub,
+		Issuer:         m.Iss,
+		Scopes:         m.Scope,
+		Classification: m.Tctx.Classification,
+		IssuedAt:       fromSeconds(m.Iat),
+		Expires:        fromSeconds(m.Exp),
+	}
+	if c.Attributes, err = attributesFromProto(m.Tctx.Attributes); err != nil {
+		return nil, err
+	}
+	if m.Rctx != nil {
+		if len(m.Rctx.Attributes) == 0 {
+			return nil, malformed("an rctx that says nothing is left out")
+		}
+		if c.Request, err = attributesFromProto(m.Rctx.Attributes); err != nil {
+			return nil, err
+		}
+	}
+	if p := m.Parent; p != nil {
+		c.Parent = &Parent{Transaction: p.Txn}
+		if !fill(c.Parent.Statement[:], p.Statement) {
+			return nil, malformed("a parent names a statement")
+		}
+	}
+	if e := m.Elevation; e != nil {
+		if e.Id == "" {
+			return nil, malformed("an elevation has an id")
+		}
+		c.Elevation = e.Id
+	}
+	return c, nil
+}
+
+func attributesToProto(m map[string]string) []*pb.Attribute {
+	var out []*pb.Attribute
+	for k, v := range m {
+		out = append(out, &pb.Attribute{Name: k, Value: v})
+	}
+	slices.SortFunc(out, func(a, b *pb.Attribute) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func attributesFromProto(in []*pb.Attribute) (map[string]string, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]string, len(in))
+	for i, a := range in {
+		if i > 0 && a.Name <= in[i-1].Name {
+			return nil, malformed("attributes are sorted by name, each once")
+		}
+		out[a.Name] = a.Value
+	}
+	return out, nil
+}
+
+// marshal encodes with fields in order, as unmarshal demands. No message of
+// the format has a map or a oneof, which protobuf-go would order otherwise.
+func marshal(m proto.Message) ([]byte, error) {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, malformed("%w", err)
+	}
+	return b, nil
+}
+
+// unmarshal accepts only the bytes that m encodes to: unknown fields are
+// dropped, so that they too make a difference.
+func unmarshal(b []byte, m proto.Message) error {
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: 8}).Unmarshal(b, m); err != nil {
+		return malformed("%w", err)
+	}
+	again, err := marshal(m)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(b, again) {
+		return malformed("not the canonical encoding")
+	}
+	return nil
+}
+
+// encodeText and decodeText turn a message into the value of a metadata key
+// and back: unpadded base64url (RFC 4648, section 5) with no bits to spare.
+func encodeText(m proto.Message) (string, error) {
+	b, err := marshal(m)
+	if err != nil {
+		return "", err
+	}
+	return base64.RawURLEncoding.EncodeToString(b), nil
+}
+
+func decodeText(s string, m proto.Message) error {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	// The decoder passes over line ends, hence the length.
+	if err != nil || base64.RawURLEncoding.EncodedLen(len(b)) != len(s) {
+		return malformed("not unpadded base64url")
+	}
+	return unmarshal(b, m)
+}
+
+func malformed(format string, args ...any) error {
+	return tenant.Deny(tenant.ContextMalformed, format, args...)
+}
+
+// fill copies src to dst if it has exactly dst's size.
+func fill(dst, src []byte) bool { return copy(dst, src) == len(dst) && len(src) == len(dst) }
+
+func seconds(t time.Time) uint64     { return uint64(t.Unix()) } //nolint:gosec // isTime bounds it
+func fromSeconds(s uint64) time.Time { return time.Unix(int64(min(s, maxSeconds+1)), 0).UTC() }
+func isTime(t time.Time) bool        { return t.Unix() > 0 && t.Unix() <= maxSeconds }
+func isSet(v []string, ok func(string) bool) bool {
+	if len(v) > maxList {
+		return false
+	}
+	for i, s := range v {
+		if !ok(s) || i > 0 && s <= v[i-1] {
+			return false
+		}
+	}
+	return true
+}
+
+// maxSeconds is the last second of the year 9999.
+const maxSeconds = 253402300799
+
+// isText reports whether s is text of 1 to n bytes without control characters.
+func isText(s string, n int) bool {
+	return s != "" && len(s) <= n && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// isScope reports whether s is a scope-token (RFC 6749, section 3.3).
+func isScope(s string) bool {
+	return s != "" && len(s) <= maxText && !strings.ContainsFunc(s, func(r rune) bool {
+		return r < 0x21 || r > 0x7e || r == '"' || r == '\\'
+	})
+}
+
+// isMethod reports whether s has the form "/package.Service/Method".
+func isMethod(s string) bool {
+	service, method, ok := strings.Cut(strings.TrimPrefix(s, "/"), "/")
+	return ok && len(s) <= maxTargetSize && s[0] == '/' && isName(service) && isName(method)
+}
+
+// isName reports whether s is a protobuf name, with dots between its parts.
+func isName(s string) bool {
+	for _, part := range strings.Split(s, ".") {
+		if part == "" || strings.ContainsFunc(part, func(r rune) bool {
+			return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+		}) {
+			return false
+		}
+	}
+	return true
+}
