@@ -4,7 +4,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -25,6 +27,18 @@ type Chain struct {
 	scopes []string // in force after all narrowings
 }
 
+// String names the tenant, the transaction and the number of hops, and no other
+// claim, so that a chain may be logged.
+func (c Chain) String() string {
+	if c.claims == nil {
+		return "no claims"
+	}
+	return fmt.Sprintf("%s, %d hops", c.claims, len(c.hops))
+}
+
+// GoString keeps %#v from printing what String leaves out.
+func (c Chain) GoString() string { return "hop.Chain{" + c.String() + "}" }
+
 // signed is one verified hop.
 type signed struct {
 	hop       *pb.Hop
@@ -37,11 +51,11 @@ type signed struct {
 // that originates them. It fails with [tenant.ContextMalformed] where the
 // claims have no encoding.
 func Begin(c *Claims) (*Chain, error) {
+	c = c.Clone()
+	c.IssuedAt, c.Expires = c.IssuedAt.Truncate(time.Second).UTC(), c.Expires.Truncate(time.Second).UTC()
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	c = c.Clone()
-	c.IssuedAt, c.Expires = c.IssuedAt.Truncate(time.Second), c.Expires.Truncate(time.Second)
 	return &Chain{claims: c, scopes: c.Scopes}, nil
 }
 
@@ -112,8 +126,8 @@ func (c *Chain) Trusted(bundles x509bundle.Source, now time.Time) error {
 
 // Handover says to whom a chain is handed, and how.
 type Handover struct {
-	Kind Kind
-	// Audience, Target and Binding are as in [Statement].
+	// Kind, Audience, Target and Binding are as in [Statement].
+	Kind     Kind
 	Audience string
 	Target   string
 	Binding  [32]byte
@@ -128,8 +142,20 @@ type Handover struct {
 // Metadata is a chain on the wire: the values of the keys [HopsKey] and
 // [CertsKey]. Certs is empty for a chain of one hop, and the key then absent.
 type Metadata struct {
+	// Hops and Certs are the values, base64url text.
 	Hops, Certs string
 }
+
+// String says how much it is, and not what: the claims can be read from it.
+func (m Metadata) String() string {
+	return fmt.Sprintf("%d bytes of hops, %d of certificates", len(m.Hops), len(m.Certs))
+}
+
+// GoString keeps %#v from printing what String leaves out.
+func (m Metadata) GoString() string { return "hop.Metadata{" + m.String() + "}" }
+
+// LogValue keeps handlers of slog from printing what String leaves out.
+func (m Metadata) LogValue() slog.Value { return slog.StringValue(m.String()) }
 
 // The metadata keys.
 const (

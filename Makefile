@@ -1,0 +1,139 @@
+# Needs Go, git, make, gcc and bash; everything else is pinned in go.mod and tools/go.mod.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# A clone that another user owns must build too: git refuses to describe it, so
+# no version control stamp is asked for, and git is told that this tree is meant.
+export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
+ifndef GIT_CONFIG_COUNT
+export GIT_CONFIG_COUNT := 1
+export GIT_CONFIG_KEY_0 := safe.directory
+export GIT_CONFIG_VALUE_0 := $(CURDIR)
+endif
+
+BIN := .bin
+STAMP := $(BIN)/.stamp
+
+# The modules whose tests run; tools/ only pins tools.
+MODULES := $(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path './tools/*' -not -path './.*/*' -not -path '*/testdata/*'))
+
+# Debian packages that tests start as programs, such as a database.
+DEB_PACKAGES :=
+
+# In CI every test runs, whatever the cache remembers.
+TEST_FLAGS := -race -timeout 15m $(if $(CI),-count=1)
+
+FUZZTIME ?= 10s
+ONLY ?=
+
+.PHONY: help
+help: ## Lists these targets.
+	@sed -n 's/^\([a-z0-9-]*\):.* ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: demo
+demo: ## Runs examples/quickstart.
+	@mkdir -p $(BIN)
+	@go build -o $(BIN)/quickstart ./examples/quickstart
+	@$(BIN)/quickstart
+
+.PHONY: test
+test: packages $(BIN)/testcount ## Runs all tests of all modules with the race detector.
+	@failed=0; \
+	for m in $(MODULES); do \
+		(cd $$m && go test $(TEST_FLAGS) -json ./...) | $(BIN)/testcount || failed=1; \
+	done; \
+	exit $$failed
+
+.PHONY: lint
+LINTS := gofmt vet staticcheck golangci-lint tidy buf-lint buf-breaking generated
+lint: ## Checks format, vet, staticcheck, golangci-lint, go.mod files, .proto files and generated code.
+	@$(MAKE) --keep-going $(LINTS)
+
+.PHONY: $(LINTS)
+gofmt:
+	@echo $@; \
+	found=$$(find . -name '*.go' -not -path './.*/*' -print0 | xargs -0 -r gofmt -l); \
+	if [ -n "$$found" ]; then echo "not formatted, run gofmt -w on:"; echo "$$found"; exit 1; fi
+
+vet:
+	@for m in $(MODULES); do echo "$@ $$m"; (cd $$m && go vet ./...); done
+
+staticcheck: $(STAMP)
+	@for m in $(MODULES); do echo "$@ $$m"; (cd $$m && $(CURDIR)/$(BIN)/staticcheck ./...); done
+
+golangci-lint: $(STAMP)
+	@for m in $(MODULES); do echo "$@ $$m"; \
+		(cd $$m && $(CURDIR)/$(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
+
+tidy:
+	@for m in $(MODULES) tools; do echo "go mod $@ $$m"; (cd $$m && go mod tidy -diff); done
+
+buf-lint: $(STAMP)
+	@echo $@; $(BIN)/buf lint
+
+buf-breaking: $(STAMP)
+	@echo $@; \
+	tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || true); \
+	if [ -z "$$tag" ]; then echo "no tag yet, nothing to compare with"; exit 0; fi; \
+	old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
+	git archive "$$tag" buf.yaml proto | tar -x -C "$$old"; \
+	$(BIN)/buf breaking --against "$$old"
+
+generated: $(STAMP)
+	@echo $@; \
+	new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
+	$(BIN)/buf generate -o "$$new"; \
+	diff -r -x '*.proto' -x '*.md' proto "$$new/proto" || { echo "generated code is not current, run make generate"; exit 1; }
+
+.PHONY: generate
+generate: $(STAMP) ## Generates Go from the .proto files.
+	@$(BIN)/buf generate
+
+.PHONY: mutants
+mutants: ## Takes out one check at a time and demands that its test goes red; ONLY=H1 picks some.
+	@go run ./e2e/mutants -only '$(ONLY)'
+
+.PHONY: fuzz
+fuzz: ## Runs every fuzz target for FUZZTIME (10s) each.
+	@targets=$$(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . || true); \
+	if [ -z "$$targets" ]; then echo "no fuzz target yet"; exit 0; fi; \
+	while IFS=: read -r file func; do \
+		echo "$$(dirname $$file) $${func#func }"; \
+		(cd $$(dirname $$file) && go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) .); \
+	done <<<"$$targets"
+
+# The packages under e2e that hold end-to-end tests; mutants and internal hold the tools of make.
+.PHONY: e2e
+e2e: packages $(BIN)/testcount ## Runs the end-to-end tests alone; make test runs them too.
+	@pkgs=$$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./e2e/... | grep -Ev '/e2e/(mutants|internal)(/|$$)' || true); \
+	if [ -z "$$pkgs" ]; then echo "there are no end-to-end tests yet"; exit 0; fi; \
+	go test $(TEST_FLAGS) -json $$pkgs | $(BIN)/testcount
+
+.PHONY: clean
+clean: ## Removes what make built.
+	@rm -rf $(BIN)
+
+.PHONY: packages
+packages:
+	@missing=""; \
+	for p in $(DEB_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ $$(id -u) = 0 ]; then as=""; \
+	elif sudo -n true 2>/dev/null; then as="sudo -n"; \
+	else echo "the tests need these Debian packages; install them:$$missing"; exit 1; fi; \
+	$$as apt-get update -qq && $$as apt-get install -y -qq --no-install-recommends $$missing
+
+# The tools that tools/go.mod pins, built once.
+$(STAMP): tools/go.mod tools/go.sum
+	@echo "building the tools of tools/go.mod; this takes some minutes the first time"
+	@mkdir -p $(BIN)
+	@go build -modfile=tools/go.mod -o $(BIN)/ tool
+	@touch $@
+
+.PHONY: $(BIN)/testcount
+$(BIN)/testcount:
+	@mkdir -p $(BIN)
+	@go build -o $@ ./e2e/internal/testcount

@@ -1,0 +1,203 @@
+// Command mutants shows that the tests notice: each *.patch beside this file
+// takes one check out of the code, and the test it names must then go red.
+// README.md has the form of a patch.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+
+	"github.com/tenantmesh/tenantmesh/e2e/internal/gotest"
+)
+
+// parallel is how many tree copies, and so tests, are in use at once.
+const parallel = 2
+
+func main() {
+	only := flag.String("only", "", "run only the mutants of this attack line, or of this file")
+	dir := flag.String("dir", "e2e/mutants", "where the patches lie")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ok, err := run(ctx, os.Stdout, ".", *dir, *only)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+	}
+	if err != nil || !ok {
+		os.Exit(1)
+	}
+}
+
+// run tries the patches in dir on copies of the module at root, and says
+// whether each turned its test red.
+func run(ctx context.Context, out io.Writer, root, dir, only string) (bool, error) {
+	mutants, err := load(dir, only)
+	if err != nil {
+		return false, err
+	}
+	if len(mutants) == 0 {
+		fmt.Fprintln(out, "there are no mutants yet in", dir)
+		return true, nil
+	}
+	tmp, err := os.MkdirTemp("", "mutants-")
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
+	files, err := list(ctx, root)
+	if err != nil {
+		return false, err
+	}
+	trees := make(chan string, parallel)
+	for i := range parallel {
+		tree := filepath.Join(tmp, fmt.Sprint(i))
+		if err := copyTree(root, tree, files); err != nil {
+			return false, err
+		}
+		trees <- tree
+	}
+	// in runs f in a tree of its own, as soon as one is free.
+	in := func(f func(tree string) result) chan result {
+		c := make(chan result, 1)
+		go func() {
+			tree := <-trees
+			c <- f(tree)
+			trees <- tree
+		}()
+		return c
+	}
+
+	// A test that fails anyway, or does not run, proves nothing.
+	baseline := map[target]result{}
+	pending := map[target]chan result{}
+	for _, m := range mutants {
+		if pending[m.test] == nil {
+			pending[m.test] = in(func(tree string) result { return m.test.green(ctx, tree) })
+		}
+	}
+	for t, c := range pending {
+		baseline[t] = <-c
+	}
+	results := make([]chan result, len(mutants))
+	for i, m := range mutants {
+		if baseline[m.test].err != nil {
+			results[i] = make(chan result, 1)
+			results[i] <- baseline[m.test]
+			continue
+		}
+		results[i] = in(func(tree string) result { return m.try(ctx, tree) })
+	}
+
+	passed, failed := 0, 0
+	for i, m := range mutants {
+		r := <-results[i]
+		if r.err != nil {
+			failed++
+			fmt.Fprintf(out, "FAIL %s %s (%s): %v\n", strings.Join(m.lines, " "), m.check, m.file, r.err)
+			for l := range strings.Lines(r.output) {
+				fmt.Fprintf(out, "    %s\n", strings.TrimRight(l, "\n"))
+			}
+			continue
+		}
+		passed++
+		fmt.Fprintf(out, "ok   %s %s → %s went red\n", strings.Join(m.lines, " "), m.check, r.red)
+	}
+	fmt.Fprintf(out, "%d passed, %d failed\n", passed, failed)
+	return failed == 0, ctx.Err()
+}
+
+// result is how a try went: the test that went red, or why it is none.
+type result struct {
+	red    string
+	err    error
+	output string
+}
+
+// target is what go test is to run: a package and a -run pattern.
+type target struct{ pkg, run string }
+
+// test runs t in tree.
+func (t target) test(ctx context.Context, tree string) (gotest.Summary, string, error) {
+	var stdout, stderr, text bytes.Buffer
+	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout=2m", "-run", t.run, t.pkg)
+	cmd.Dir = tree
+	cmd.Env = append(os.Environ(), "PWD="+tree)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return gotest.Summary{}, "", ctx.Err()
+	}
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		return gotest.Summary{}, "", err
+	}
+	sum, err := gotest.Read(&stdout, &text)
+	return sum, text.String() + stderr.String(), err
+}
+
+// green demands that the test passes, and that one runs as deep as the pattern
+// goes: for TestA/H1, go test is content with TestA alone.
+func (t target) green(ctx context.Context, tree string) result {
+	sum, output, err := t.test(ctx, tree)
+	if err != nil {
+		return result{err: err}
+	}
+	if len(sum.Failed)+len(sum.Broken) > 0 {
+		return result{err: errors.New("the test fails on the unchanged code"), output: output}
+	}
+	for _, test := range sum.Passed {
+		if strings.Count(test.Name, "/") >= strings.Count(t.run, "/") {
+			return result{}
+		}
+	}
+	return result{err: fmt.Errorf("no test runs for %s -run %s", t.pkg, t.run), output: output}
+}
+
+// try applies the patch in tree, demands that the test goes red, and takes the
+// patch back.
+func (m mutant) try(ctx context.Context, tree string) result {
+	if err := m.apply(ctx, tree); err != nil {
+		return result{err: fmt.Errorf("the patch does not apply: %w", err)}
+	}
+	r := m.red(ctx, tree)
+	if err := m.apply(ctx, tree, "--reverse"); err != nil {
+		return result{err: fmt.Errorf("the patch cannot be taken back: %w", err)}
+	}
+	return r
+}
+
+func (m mutant) red(ctx context.Context, tree string) result {
+	sum, output, err := m.test.test(ctx, tree)
+	switch {
+	case err != nil:
+		return result{err: err}
+	case sum.BuildFailed:
+		return result{err: errors.New("the changed code does not compile"), output: output}
+	case len(sum.Failed) > 0:
+		return result{red: sum.Failed[0].Name}
+	case len(sum.Broken) > 0:
+		return result{err: errors.New("the package fails, but no test of it"), output: output}
+	default:
+		return result{err: errors.New("the test still passes")}
+	}
+}
+
+// apply runs git apply in tree, which is no repository.
+func (m mutant) apply(ctx context.Context, tree string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "git", append([]string{"apply"}, args...)...)
+	cmd.Dir = tree
+	cmd.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(tree))
+	cmd.Stdin = strings.NewReader(m.diff)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("git apply: %w: %s", err, strings.ReplaceAll(string(bytes.TrimSpace(text)), "\n", "; "))
+	}
+	return nil
+}

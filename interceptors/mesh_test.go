@@ -1,0 +1,583 @@
+package interceptors_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/tenantmesh/tenantmesh/audit"
+	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/policy"
+	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
+	"github.com/tenantmesh/tenantmesh/svid"
+	"github.com/tenantmesh/tenantmesh/svid/devdomain"
+	"github.com/tenantmesh/tenantmesh/tenant"
+)
+
+// The mesh of the tests: a trust domain, one server ("target"), and whoever
+// calls it. CacheableUnaryCall is registered and covered by no rule.
+const document = `
+version: 1
+trust_domains:
+  - name: prod.example
+  - name: partner.example
+    tenants: [acme]
+workloads:
+  - name: gateway
+    match: spiffe://prod.example/gateway
+    tenants: ["*"]
+    originate: {issuers: ["https://login.example"], scopes: ["orders.*"], subjects: ["user-*"], classification: 2, max_ttl: 5m}
+    calls: [/grpc.testing.TestService/*]
+  - name: orders
+    match: spiffe://prod.example/orders
+    tenants: ["*"]
+    calls: [/grpc.testing.TestService/*]
+  - name: target
+    match: spiffe://prod.example/target
+    tenants: ["*"]
+    calls: [/grpc.testing.TestService/*]
+  - name: reports
+    match: spiffe://prod.example/reports
+    tenants: [globex]
+    originate: {issuers: ["https://login.example"], scopes: ["orders.*"]}
+    calls: [/grpc.testing.TestService/*]
+  - name: intruder
+    match: spiffe://prod.example/intruder
+    calls: [/grpc.testing.TestService/*]
+  - name: bystander
+    match: spiffe://prod.example/bystander
+    tenants: ["*"]
+    calls: [/grpc.testing.TestService/*]
+  - name: partner
+    match: spiffe://partner.example/app
+    tenants: ["*"]
+    originate: {issuers: ["https://login.example"], scopes: ["orders.*"]}
+    calls: [/grpc.testing.TestService/*]
+methods:
+  - match: /grpc.testing.TestService/UnaryCall
+    callers: [gateway, orders, reports, intruder, partner, target]
+  - match: /grpc.testing.TestService/StreamingOutputCall
+    callers: [gateway, orders, reports, intruder, partner, target]
+  - match: /grpc.testing.TestService/StreamingInputCall
+    callers: [gateway, orders, reports, intruder, partner, target]
+  - match: /grpc.testing.TestService/FullDuplexCall
+    callers: [gateway, orders, reports, intruder, partner, target]
+  - match: /grpc.testing.TestService/EmptyCall
+    exempt: true
+tenants:
+  acme: {uid: acme-uid-1}
+  globex: {uid: globex-uid-1}
+`
+
+func id(name string) string { return "spiffe://prod.example/" + name }
+
+func parsePolicy(t testing.TB, doc string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse("tenantmesh.yaml", []byte(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// clock is real time with an offset.
+type clock struct{ offset atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
+
+// trail is an audit sink for tests.
+type trail struct {
+	mu     sync.Mutex
+	events []audit.Event
+	fail   error
+}
+
+func (s *trail) Record(_ context.Context, e audit.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fail != nil {
+		return s.fail
+	}
+	s.events = append(s.events, e)
+	return nil
+}
+
+// take returns the events since the last take.
+func (s *trail) take() []audit.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	events := s.events
+	s.events = nil
+	return events
+}
+
+func (s *trail) setFail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
+// source is a policy.Source whose policy can be exchanged.
+type source struct{ p atomic.Pointer[policy.Policy] }
+
+func (s *source) Current() *policy.Policy { return s.p.Load() }
+
+// mesh is the trust domain with the target server.
+type mesh struct {
+	t      *testing.T
+	domain *devdomain.Domain
+	clock  *clock  // the target's
+	audit  *trail  // the target's
+	policy *source // everybody's
+	guard  *interceptors.Guard
+	addr   string
+	ran    *handlerLog
+	server *grpc.Server
+}
+
+// handlerLog is what the handlers themselves say: whether one ran, and hook.
+type handlerLog struct {
+	mu   sync.Mutex
+	runs []string
+	hook func(ctx context.Context) error
+}
+
+func (l *handlerLog) run(ctx context.Context) error {
+	l.mu.Lock()
+	tc, _ := tenant.FromContext(ctx)
+	l.runs = append(l.runs, tc.Tenant().String())
+	hook := l.hook
+	l.mu.Unlock()
+	if hook != nil {
+		return hook(ctx)
+	}
+	return nil
+}
+
+func (l *handlerLog) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	runs := l.runs
+	l.runs = nil
+	return runs
+}
+
+func (l *handlerLog) setHook(hook func(context.Context) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hook = hook
+}
+
+// service answers all four shapes.
+type service struct {
+	grpc_testing.UnimplementedTestServiceServer
+	log *handlerLog
+}
+
+func (s *service) EmptyCall(ctx context.Context, _ *grpc_testing.Empty) (*grpc_testing.Empty, error) {
+	return &grpc_testing.Empty{}, s.log.run(ctx)
+}
+
+func (s *service) UnaryCall(ctx context.Context, _ *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+	return &grpc_testing.SimpleResponse{}, s.log.run(ctx)
+}
+
+func (s *service) StreamingOutputCall(_ *grpc_testing.StreamingOutputCallRequest, ss grpc_testing.TestService_StreamingOutputCallServer) error {
+	if err := s.log.run(ss.Context()); err != nil {
+		return err
+	}
+	return ss.Send(&grpc_testing.StreamingOutputCallResponse{})
+}
+
+func (s *service) StreamingInputCall(ss grpc_testing.TestService_StreamingInputCallServer) error {
+	if err := s.log.run(ss.Context()); err != nil {
+		return err
+	}
+	for {
+		if _, err := ss.Recv(); errors.Is(err, io.EOF) {
+			return ss.SendAndClose(&grpc_testing.StreamingInputCallResponse{})
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *service) FullDuplexCall(ss grpc_testing.TestService_FullDuplexCallServer) error {
+	if err := s.log.run(ss.Context()); err != nil {
+		return err
+	}
+	for {
+		if _, err := ss.Recv(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := ss.Send(&grpc_testing.StreamingOutputCallResponse{}); err != nil {
+			return err
+		}
+	}
+}
+
+func newMesh(t *testing.T, options ...grpc.ServerOption) *mesh {
+	t.Helper()
+	domain, err := devdomain.New(devdomain.Config{TrustDomain: "prod.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = domain.Close() })
+	m := &mesh{t: t, domain: domain, clock: new(clock), audit: new(trail), policy: new(source), ran: new(handlerLog)}
+	m.policy.p.Store(parsePolicy(t, document))
+	m.guard = m.newGuard(m.workload("target"), m.audit, m.clock.now)
+	m.server, m.addr = m.serve(append(m.guard.ServerOptions(), options...)...)
+	return m
+}
+
+func (m *mesh) workload(name string) *devdomain.Workload {
+	m.t.Helper()
+	w, err := m.domain.Workload(id(name))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return w
+}
+
+func (m *mesh) newGuard(src svid.Snapshotter, sink audit.Sink, now func() time.Time) *interceptors.Guard {
+	m.t.Helper()
+	g, err := interceptors.New(interceptors.Config{
+		Source: src, Policy: m.policy, Audit: sink, Clock: now,
+		Logger: slog.New(slog.DiscardHandler), MaxConnectionAge: time.Hour,
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = g.Close() })
+	return g
+}
+
+func (m *mesh) serve(options ...grpc.ServerOption) (*grpc.Server, string) {
+	m.t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	srv := grpc.NewServer(options...)
+	grpc_testing.RegisterTestServiceServer(srv, &service{log: m.ran})
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(lis) }()
+	m.t.Cleanup(func() {
+		srv.Stop()
+		if err := <-done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			m.t.Errorf("serve: %v", err)
+		}
+	})
+	return srv, lis.Addr().String()
+}
+
+func (m *mesh) dial(options ...grpc.DialOption) *grpc.ClientConn {
+	m.t.Helper()
+	return m.dialTo(m.addr, options...)
+}
+
+func (m *mesh) dialTo(addr string, options ...grpc.DialOption) *grpc.ClientConn {
+	m.t.Helper()
+	cc, err := grpc.NewClient("passthrough:///"+addr, options...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = cc.Close() })
+	return cc
+}
+
+// client returns the guard of a workload that plays by the rules, and its
+// connection to the target.
+func (m *mesh) client(name string) (*interceptors.Guard, *grpc.ClientConn) {
+	m.t.Helper()
+	g := m.newGuard(m.workload(name), new(trail), time.Now)
+	return g, m.dial(g.DialOptions(svid.Expect(id("target")))...)
+}
+
+// acme returns a context that the guard originated for acme.
+func acme(t testing.TB, g *interceptors.Guard) context.Context {
+	t.Helper()
+	ctx, err := g.Originate(deadline(t), claims("acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ctx
+}
+
+func claims(name string) *hop.Claims {
+	tid, err := tenant.ParseID(name)
+	if err != nil {
+		panic(err)
+	}
+	now := time.Now()
+	return &hop.Claims{
+		Transaction: "txn-1", Tenant: tid, TenantUID: name + "-uid-1", Subject: "user-1", Issuer: "https://login.example",
+		Scopes: []string{"orders.read"}, IssuedAt: now, Expires: now.Add(4 * time.Minute),
+	}
+}
+
+func deadline(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// shape is one way to call.
+type shape struct {
+	name, method string
+	call         func(context.Context, *grpc.ClientConn, ...grpc.CallOption) error
+}
+
+var shapes = []shape{
+	{"unary", grpc_testing.TestService_UnaryCall_FullMethodName, func(ctx context.Context, cc *grpc.ClientConn, o ...grpc.CallOption) error {
+		_, err := grpc_testing.NewTestServiceClient(cc).UnaryCall(ctx, &grpc_testing.SimpleRequest{}, o...)
+		return err
+	}},
+	{"server stream", grpc_testing.TestService_StreamingOutputCall_FullMethodName, func(ctx context.Context, cc *grpc.ClientConn, o ...grpc.CallOption) error {
+		s, err := grpc_testing.NewTestServiceClient(cc).StreamingOutputCall(ctx, &grpc_testing.StreamingOutputCallRequest{}, o...)
+		if err != nil {
+			return err
+		}
+		return drain(s.Recv)
+	}},
+	{"client stream", grpc_testing.TestService_StreamingInputCall_FullMethodName, func(ctx context.Context, cc *grpc.ClientConn, o ...grpc.CallOption) error {
+		s, err := grpc_testing.NewTestServiceClient(cc).StreamingInputCall(ctx, o...)
+		if err != nil {
+			return err
+		}
+		if err := s.Send(&grpc_testing.StreamingInputCallRequest{}); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		_, err = s.CloseAndRecv()
+		return err
+	}},
+	{"bidi stream", grpc_testing.TestService_FullDuplexCall_FullMethodName, func(ctx context.Context, cc *grpc.ClientConn, o ...grpc.CallOption) error {
+		s, err := grpc_testing.NewTestServiceClient(cc).FullDuplexCall(ctx, o...)
+		if err != nil {
+			return err
+		}
+		if err := s.Send(&grpc_testing.StreamingOutputCallRequest{}); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if err := s.CloseSend(); err != nil {
+			return err
+		}
+		return drain(s.Recv)
+	}},
+}
+
+func drain[T any](recv func() (T, error)) error {
+	for {
+		if _, err := recv(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// attacker is a workload with a valid SVID of its own that sends what it
+// likes: forge returns the metadata for one attempt on one connection.
+type attacker struct {
+	creds *svid.Credentials
+	forge func(conn *svid.Conn, method string) (map[string]string, error)
+}
+
+func (a *attacker) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	info, _ := credentials.RequestInfoFromContext(ctx)
+	conn, ok := a.creds.Conn(info.AuthInfo)
+	if !ok {
+		return nil, errors.New("attacker: no connection")
+	}
+	if a.forge == nil {
+		return nil, nil
+	}
+	return a.forge(conn, info.Method)
+}
+
+func (a *attacker) RequireTransportSecurity() bool { return true }
+
+// attack returns a connection to the target by the SVID of src, without a guard.
+func (m *mesh) attack(src svid.Snapshotter, forge func(*svid.Conn, string) (map[string]string, error)) *grpc.ClientConn {
+	m.t.Helper()
+	creds := svid.NewClientCredentials(src, svid.Expect(id("target")))
+	return m.dial(grpc.WithTransportCredentials(creds), grpc.WithPerRPCCredentials(&attacker{creds, forge}))
+}
+
+// fixed is an identity that never changes.
+type fixed struct {
+	own     *x509svid.SVID
+	bundles *x509bundle.Set
+}
+
+func (f fixed) Snapshot() (*svid.Snapshot, error) {
+	return &svid.Snapshot{SVID: f.own, Bundles: f.bundles, Generation: 1}, nil
+}
+
+// issue returns an SVID for a workload of the trust domain.
+func (m *mesh) issue(name string, options ...devdomain.LeafOption) *x509svid.SVID {
+	m.t.Helper()
+	s, err := m.domain.Issue(id(name), options...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return s
+}
+
+func (m *mesh) bundles() *x509bundle.Set { return x509bundle.NewSet(m.domain.Bundle()) }
+
+// received returns the chain that `to` holds after `from` handed it one.
+func received(chain *hop.Chain, from *x509svid.SVID, to string, bundles x509bundle.Source, now time.Time, change ...func(*hop.Handover)) (*hop.Chain, error) {
+	h := hop.Handover{Kind: hop.Call, Audience: to, Target: "/orders.v1.Orders/List", Binding: [32]byte{1}, Now: now}
+	for _, f := range change {
+		f(&h)
+	}
+	md, err := chain.Sign(from, h)
+	if err != nil {
+		return nil, err
+	}
+	self, err := spiffeid.FromString(to)
+	if err != nil {
+		return nil, err
+	}
+	return hop.Verify(md, hop.Expected{
+		Kind: hop.Call, Peer: from.Certificates, Self: self, Target: h.Target, Binding: h.Binding, Bundles: bundles, Now: now,
+	})
+}
+
+// handOver returns the honest handover for a connection and a method.
+func handOver(conn *svid.Conn, method string) hop.Handover {
+	return hop.Handover{Kind: hop.Call, Audience: conn.PeerID().String(), Target: method, Binding: conn.Binding(), Now: time.Now()}
+}
+
+func onWire(md hop.Metadata, err error) (map[string]string, error) {
+	if err != nil {
+		return nil, fmt.Errorf("attacker: %w", err)
+	}
+	out := map[string]string{hop.HopsKey: md.Hops}
+	if md.Certs != "" {
+		out[hop.CertsKey] = md.Certs
+	}
+	return out, nil
+}
+
+// refused asserts that a call was refused for the reason, in the caller's eyes
+// and in the audit trail, and that no handler ran.
+func (m *mesh) refused(err error, want tenant.Reason) audit.Event {
+	m.t.Helper()
+	if got := interceptors.ReasonOf(err); got != want {
+		m.t.Errorf("the caller sees reason %q in %v, want %s", got, err, want)
+	}
+	return m.recorded(want)
+}
+
+// recorded asserts that the target recorded one refusal, for the reason.
+func (m *mesh) recorded(want tenant.Reason) audit.Event {
+	m.t.Helper()
+	events := m.audit.take()
+	if len(events) != 1 || events[0].Allowed || events[0].Reason != want {
+		m.t.Fatalf("audit: got %+v, want one refusal for %s", events, want)
+	}
+	if runs := m.ran.take(); len(runs) != 0 {
+		m.t.Errorf("the handler ran for %q", runs)
+	}
+	return events[0]
+}
+
+// allowed asserts that a call ran for the tenant and was recorded so.
+func (m *mesh) allowed(err error, want string) audit.Event {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	events := m.audit.take()
+	if len(events) != 1 || !events[0].Allowed || events[0].Tenant != want {
+		m.t.Fatalf("audit: got %+v, want one call allowed for %q", events, want)
+	}
+	if runs := m.ran.take(); !slices.Equal(runs, []string{want}) {
+		m.t.Fatalf("handlers ran for %q, want %q", runs, want)
+	}
+	return events[0]
+}
+
+// withMetadata is metadata set by the application.
+func withMetadata(ctx context.Context, pairs ...string) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, pairs...)
+}
+
+func reason(err error) tenant.Reason { return interceptors.ReasonOf(err) }
+
+// resign changes the last statement and signs it again, as an insider can who
+// took the sender's checks out.
+func resign(md hop.Metadata, by *x509svid.SVID, change func(*hop.Statement)) (hop.Metadata, error) {
+	return resignAs(md, by, "tenantmesh-v1-call\x00", change)
+}
+
+// resignAs signs by SPEC.md, section 5, for a key on P-256.
+func resignAs(md hop.Metadata, by *x509svid.SVID, prefix string, change func(*hop.Statement)) (hop.Metadata, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(md.Hops)
+	if err != nil {
+		return md, err
+	}
+	chain := new(pb.HopChain)
+	if err := proto.Unmarshal(raw, chain); err != nil {
+		return md, err
+	}
+	last := chain.Hops[len(chain.Hops)-1]
+	s, err := hop.ParseStatement(last.Statement)
+	if err != nil {
+		return md, err
+	}
+	change(s)
+	if last.Statement, err = s.Marshal(); err != nil {
+		return md, err
+	}
+	root := sha256.Sum256(append([]byte{0}, last.Statement...))
+	digest := sha256.Sum256(append([]byte(prefix+"\x00\x00\x00\x01"), root[:]...))
+	key, ok := by.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return md, errors.New("not an EC key")
+	}
+	r, sig, err := ecdsa.Sign(rand.Reader, key, digest[:])
+	if err != nil {
+		return md, err
+	}
+	if n := key.Params().N; new(big.Int).Lsh(sig, 1).Cmp(n) > 0 {
+		sig.Sub(n, sig)
+	}
+	last.Signature = make([]byte, 64)
+	r.FillBytes(last.Signature[:32])
+	sig.FillBytes(last.Signature[32:])
+	if raw, err = (proto.MarshalOptions{Deterministic: true}).Marshal(chain); err != nil {
+		return md, err
+	}
+	md.Hops = base64.RawURLEncoding.EncodeToString(raw)
+	return md, nil
+}
