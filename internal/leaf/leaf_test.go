@@ -1,0 +1,238 @@
+package leaf_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+
+	"github.com/tenantmesh/tenantmesh/internal/leaf"
+	"github.com/tenantmesh/tenantmesh/svid/devdomain"
+	"github.com/tenantmesh/tenantmesh/tenant"
+)
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func domain(t *testing.T, name string) *devdomain.Domain {
+	t.Helper()
+	d, err := devdomain.New(devdomain.Config{TrustDomain: name, Clock: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func raw(t *testing.T, d *devdomain.Domain, template func(*x509.Certificate), opts ...devdomain.LeafOption) []*x509.Certificate {
+	t.Helper()
+	chain, _, err := d.IssueRaw(template, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chain
+}
+
+func wantReason(t *testing.T, err error, want tenant.Reason) {
+	t.Helper()
+	if got := tenant.ReasonOf(err); got != want {
+		t.Errorf("reason %q, want %q (%v)", got, want, err)
+	}
+}
+
+func parse(t *testing.T, s string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func TestForm(t *testing.T) {
+	d := domain(t, "prod.example")
+	for _, tt := range []struct {
+		name     string
+		template func(*x509.Certificate)
+		want     tenant.Reason
+	}{
+		{"a good leaf", func(*x509.Certificate) {}, ""},
+		{"I1 two URI SANs", func(c *x509.Certificate) { c.URIs = append(c.URIs, parse(t, "spiffe://prod.example/b")) }, tenant.SVIDMalformed},
+		{"I1 no URI SAN", func(c *x509.Certificate) { c.URIs = nil }, tenant.SVIDMalformed},
+		{"I1 a CA leaf", func(c *x509.Certificate) { c.IsCA = true }, tenant.SVIDMalformed},
+		{"I1 no digitalSignature", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }, tenant.SVIDMalformed},
+		{"I1 no key usage", func(c *x509.Certificate) { c.KeyUsage = 0 }, tenant.SVIDMalformed},
+		{"I1 keyCertSign", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }, tenant.SVIDMalformed},
+		{"I1 cRLSign", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }, tenant.SVIDMalformed},
+		{"I1 no path", func(c *x509.Certificate) { c.URIs[0].Path = "" }, tenant.SVIDMalformed},
+		{"I1 identity in the subject alone", func(c *x509.Certificate) {
+			c.URIs = nil
+			c.Subject = pkix.Name{CommonName: "spiffe://prod.example/gateway"}
+			c.DNSNames = []string{"gateway.prod.example"}
+		}, tenant.SVIDMalformed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := leaf.Verify(raw(t, d, tt.template), d.Bundle(), now)
+			wantReason(t, err, tt.want)
+		})
+	}
+}
+
+// sanWith returns a change that puts exactly the bytes of uri into the SAN,
+// which x509.CreateCertificate would write as net/url sees them.
+func sanWith(t *testing.T, uri string) func(*x509.Certificate) {
+	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *x509.Certificate) {
+		c.URIs = nil
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}}
+	}
+}
+
+func TestSpelling(t *testing.T) {
+	d := domain(t, "prod.example")
+	long := "spiffe://prod.example/" + strings.Repeat("a", leaf.MaxID-len("spiffe://prod.example/"))
+	if id, err := leaf.ID(raw(t, d, sanWith(t, long))[0]); err != nil || len(id.String()) != leaf.MaxID {
+		t.Errorf("an ID of %d bytes: %v", leaf.MaxID, err)
+	}
+	for name, uri := range map[string]string{
+		"I2 2,049 bytes":             long + "a",
+		"I2 upper case scheme":       "SPIFFE://prod.example/gateway",
+		"I2 upper case trust domain": "spiffe://PROD.example/gateway",
+		"I2 %2e":                     "spiffe://prod.example/%2e",
+		"I2 %67":                     "spiffe://prod.example/%67ateway",
+		"I2 dot":                     "spiffe://prod.example/./gateway",
+		"I2 dot dot":                 "spiffe://prod.example/a/../gateway",
+		"I2 double slash":            "spiffe://prod.example//gateway",
+		"I2 trailing slash":          "spiffe://prod.example/gateway/",
+		"I2 port":                    "spiffe://prod.example:443/gateway",
+		"I2 user info":               "spiffe://root@prod.example/gateway",
+		"I2 query":                   "spiffe://prod.example/gateway?a",
+		"I2 empty query":             "spiffe://prod.example/gateway?",
+		"I2 fragment":                "spiffe://prod.example/gateway#a",
+		"I2 empty fragment":          "spiffe://prod.example/gateway#",
+		"I2 opaque":                  "spiffe:prod.example/gateway",
+		"I2 another scheme":          "https://prod.example/gateway",
+		"I2 encoded look-alike":      "spiffe://prod.example/g%D0%B0teway",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := leaf.ID(raw(t, d, sanWith(t, uri))[0])
+			wantReason(t, err, tenant.SVIDMalformed)
+		})
+	}
+	// Non-ASCII does not get as far: crypto/x509 refuses the certificate.
+	if _, _, err := d.IssueRaw(sanWith(t, "spiffe://prod.example/gаteway")); err == nil {
+		t.Error("I2 a non-ASCII look-alike was parsed")
+	}
+}
+
+func TestKeys(t *testing.T) {
+	d := domain(t, "prod.example")
+	ec := func(c elliptic.Curve) crypto.Signer {
+		k, err := ecdsa.GenerateKey(c, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	rsaKey := func(bits int) crypto.Signer {
+		k, err := rsa.GenerateKey(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		key  crypto.Signer
+		want tenant.Reason
+	}{
+		{"P-256", ec(elliptic.P256()), ""},
+		{"P-384", ec(elliptic.P384()), ""},
+		{"RSA 2048", rsaKey(2048), ""},
+		{"H6 P-224", ec(elliptic.P224()), tenant.KeyUnsupported},
+		{"H6 P-521", ec(elliptic.P521()), tenant.KeyUnsupported},
+		{"H6 RSA 1024", rsaKey(1024), tenant.KeyUnsupported},
+		{"H6 Ed25519", ed, tenant.KeyUnsupported},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := leaf.Verify(raw(t, d, nil, devdomain.WithKey(tt.key)), d.Bundle(), now)
+			wantReason(t, err, tt.want)
+		})
+	}
+}
+
+func TestVerify(t *testing.T) {
+	d, other := domain(t, "prod.example"), domain(t, "partner.example")
+	bundles := x509bundle.NewSet(d.Bundle(), other.Bundle())
+	good := raw(t, d, nil)
+	three := raw(t, d, nil, devdomain.WithIntermediates(3))
+	to := good[0].NotAfter
+
+	// Its issuer expires before it does.
+	early := raw(t, d, nil, devdomain.WithIntermediates(2), devdomain.ValidFrom(now.Add(-time.Minute), now.Add(100*365*24*time.Hour)))
+	root := d.Bundle().X509Authorities()[0].NotAfter
+
+	for _, tt := range []struct {
+		name    string
+		chain   []*x509.Certificate
+		bundles x509bundle.Source
+		now     time.Time
+		want    tenant.Reason
+	}{
+		{"good", good, bundles, now, ""},
+		{"two intermediates", raw(t, d, nil, devdomain.WithIntermediates(2)), bundles, now, ""},
+		{"none", nil, bundles, now, tenant.SVIDMalformed},
+		{"H8 three intermediates", three, bundles, now, tenant.SVIDMalformed},
+		{"an intermediate is missing", three[:2], bundles, now, tenant.SVIDUntrusted},
+		{"no bundle of its trust domain", good, other.Bundle(), now, tenant.SVIDUntrusted},
+		{"no bundles", good, nil, now, tenant.SVIDUntrusted},
+		{"a trust domain signs for another", raw(t, other, func(c *x509.Certificate) { c.URIs[0] = parse(t, "spiffe://prod.example/gateway") }), bundles, now, tenant.SVIDUntrusted},
+		{"H5 first instant", good, bundles, good[0].NotBefore, ""},
+		{"H5 not yet valid", good, bundles, good[0].NotBefore.Add(-1), tenant.SVIDExpired},
+		{"H5 last instant", good, bundles, to.Add(-1), ""},
+		{"H5 expired", good, bundles, to, tenant.SVIDExpired},
+		{"H5 an expired issuer", early, bundles, root.Add(time.Second), tenant.SVIDExpired},
+		{"H5 expired and untrusted", good, other.Bundle(), to, tenant.SVIDUntrusted},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v, err := leaf.Verify(tt.chain, tt.bundles, tt.now)
+			wantReason(t, err, tt.want)
+			if (v == nil) != (err != nil) {
+				t.Errorf("%v beside the error %v", v, err)
+			}
+		})
+	}
+
+	t.Run("H9 Valid says the same as Verify", func(t *testing.T) {
+		v, err := leaf.Verify(early, bundles, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !v.NotAfter.Equal(root) {
+			t.Errorf("valid until %s, though the root expires at %s", v.NotAfter, root)
+		}
+		for _, at := range []time.Time{v.NotBefore.Add(-1), v.NotBefore, now, v.NotAfter.Add(-1), v.NotAfter, v.NotAfter.Add(time.Hour)} {
+			_, cold := leaf.Verify(early, bundles, at)
+			if warm := v.Valid(at); tenant.ReasonOf(cold) != tenant.ReasonOf(warm) {
+				t.Errorf("at %s: cold %v, warm %v", at, cold, warm)
+			}
+		}
+	})
+}

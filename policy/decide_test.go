@@ -1,0 +1,615 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/tenant"
+)
+
+const (
+	acmeUID   = "01J9ZK3V5Q8W7RBNXH2C4D6E8F"
+	globexUID = "01JA2M4N6P8R0T2V4X6Z8B0D2F"
+)
+
+// meshDoc is the design's document with more in it; lines are referred to by
+// the tests. Its entries are a list so that they can be permuted.
+var (
+	meshDomains = []string{`
+  - name: prod.example
+`, `
+  - name: partner.example
+    tenants: [acme]
+`, `
+  - name: mute.example
+    tenants: []
+`}
+	meshWorkloads = []string{`
+  - name: gateway
+    match: spiffe://prod.example/gateway
+    tenants: ["*"]
+    originate:
+      issuers: ["https://login.example", "https://other.example"]
+      scopes: ["orders.*", "admin.**"]
+      subjects: ["user:*", svc]
+      classification: 2
+      max_ttl: 10m
+    calls: [/orders.v1.Orders/*, /inventory.v1.Inventory/Get]
+`, `
+  - name: tenant-runner
+    match: spiffe://prod.example/tenant/{tenant}/runner/*
+    tenants: ["{tenant}"]
+    originate: {scopes: [orders.read]}
+    calls: [/orders.v1.Orders/List, /orders.v1.Orders/Export]
+`, `
+  - name: orders
+    match: spiffe://prod.example/orders
+    tenants: ["*"]
+    calls: [/inventory.v1.Inventory/*]
+`, `
+  - name: pay
+    match: spiffe://prod.example/service/pay
+    tenants: [acme]
+    originate: {}
+    calls: [/orders.v1.Orders/List]
+`, `
+  - name: partner
+    match: spiffe://partner.example/**
+    tenants: ["*"]
+    originate: {scopes: ["**"]}
+    calls: [/orders.v1.Orders/*]
+`, `
+  - name: mute
+    match: spiffe://mute.example/a
+    tenants: ["*"]
+    originate: {}
+    calls: [/orders.v1.Orders/*]
+`, `
+  - name: unbound
+    match: spiffe://prod.example/unbound
+    originate: {}
+    calls: [/orders.v1.Orders/*]
+`, `
+  - name: quarantine
+    match: spiffe://prod.example/tenant/*/runner/old-*
+    deny: true
+`, `
+  - name: quarantine-too
+    match: spiffe://prod.example/tenant/*/runner/*-old
+    deny: true
+`}
+	meshMethods = []string{`
+  - match: /grpc.health.v1.Health/*
+    exempt: true
+`, `
+  - match: /orders.v1.Orders/*
+    callers: [gateway, tenant-runner, pay, partner, mute, unbound]
+`, `
+  - match: /orders.v1.Orders/Export
+    scopes: [orders.export]
+`, `
+  - match: /orders.v1.Orders/Export
+    scopes: [orders.read]
+    callers: [gateway, pay]
+`, `
+  - match: /orders.v1.Orders/Nobody
+    callers: []
+`, `
+  - match: /inventory.v1.Inventory/*
+    callers: [orders]
+`, `
+  - match: /lonely.v1.Lonely/*
+`}
+	meshTenants = []string{`
+  acme: {uid: ` + acmeUID + `, tier: gold, region: eu, classification: 3}
+`, `
+  globex: {uid: ` + globexUID + `}
+`, `
+  "00": {uid: zero}
+`}
+)
+
+func meshDoc(order func([]string) []string) string {
+	sections := []string{
+		"version: 1\n",
+		"trust_domains:" + strings.Join(order(meshDomains), ""),
+		"workloads:" + strings.Join(order(meshWorkloads), ""),
+		"methods:" + strings.Join(order(meshMethods), ""),
+		"tenants:" + strings.Join(order(meshTenants), ""),
+	}
+	return strings.Join(order(sections), "")
+}
+
+func asWritten(s []string) []string { return s }
+
+func mesh(t testing.TB) *Policy {
+	t.Helper()
+	p, err := Parse("mesh.yaml", []byte(meshDoc(asWritten)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func mustTenant(s string) tenant.ID {
+	id, err := tenant.ParseID(s)
+	if err != nil {
+		panic(err)
+	}
+	return id
+}
+
+var now = time.Unix(1_800_000_000, 0)
+
+// claims are what the gateway of meshDoc may originate.
+func claims(change ...func(*hop.Claims)) *hop.Claims {
+	c := &hop.Claims{
+		Transaction: "t1", Tenant: mustTenant("acme"), TenantUID: acmeUID,
+		Subject: "user:ann", Issuer: "https://login.example", Scopes: []string{"orders.read"},
+		Classification: 2, IssuedAt: now, Expires: now.Add(5 * time.Minute),
+	}
+	for _, f := range change {
+		f(c)
+	}
+	return c
+}
+
+// own makes the claims such that no external issuer stands behind them.
+func own(c *hop.Claims) { c.Issuer, c.Classification = "", 0 }
+
+func none(c *hop.Claims) { own(c); c.Scopes = nil }
+
+func globex(c *hop.Claims) { c.Tenant, c.TenantUID = mustTenant("globex"), globexUID }
+
+func ids(paths ...string) []spiffeid.ID {
+	var out []spiffeid.ID
+	for _, p := range paths {
+		if !strings.Contains(p, "://") {
+			p = "spiffe://prod.example/" + p
+		}
+		out = append(out, spiffeid.RequireFromString(p))
+	}
+	return out
+}
+
+const (
+	listOrders = "/orders.v1.Orders/List"
+	export     = "/orders.v1.Orders/Export"
+	get        = "/inventory.v1.Inventory/Get"
+	health     = "/grpc.health.v1.Health/Check"
+)
+
+type authorizeCase struct {
+	name   string
+	method string
+	path   []spiffeid.ID
+	claims *hop.Claims
+	scopes []string // nil: those of the claims
+	want   tenant.Reason
+	hop    int
+	rule   string // start of the entry that decided; "" if none does
+}
+
+func (tt *authorizeCase) call() Call {
+	c := Call{Method: tt.method, Path: tt.path, Claims: tt.claims, Scopes: tt.scopes}
+	if c.Scopes == nil && c.Claims != nil {
+		c.Scopes = c.Claims.Scopes
+	}
+	return c
+}
+
+var authorizeCases = []authorizeCase{
+	{name: "one hop", method: listOrders, path: ids("gateway"), claims: claims()},
+	{name: "two hops", method: get, path: ids("gateway", "orders"), claims: claims()},
+	{name: "tenant in the SVID", method: listOrders, path: ids("tenant/acme/runner/1"), claims: claims(own)},
+	{name: "tenant of digits", method: listOrders, path: ids("tenant/00/runner/1"),
+		claims: claims(own, func(c *hop.Claims) { c.Tenant, c.TenantUID = mustTenant("00"), "zero" })},
+	{name: "federated within its tenants", method: listOrders, path: ids("spiffe://partner.example/x/y"), claims: claims(own)},
+	{name: "required scopes held", method: export, path: ids("gateway"),
+		claims: claims(func(c *hop.Claims) { c.Scopes = []string{"orders.export", "orders.read"} })},
+
+	{name: "no path", method: listOrders, claims: claims(), want: tenant.ContextMissing, hop: -1},
+	{name: "no claims", method: listOrders, path: ids("gateway"), want: tenant.ContextMissing, hop: -1},
+	{name: "method without a rule", method: "/orders.v2.Orders/List", path: ids("gateway"), claims: claims(), want: tenant.MethodNotCovered, hop: -1},
+	{name: "too many signers", method: get, path: ids("gateway", "orders", "orders", "orders", "orders", "orders", "orders"), claims: claims(), want: tenant.ChainTooLong, hop: -1},
+
+	// The path.
+	{name: "H4 the peer may not call", method: listOrders, path: ids("gateway", "orders"), claims: claims(), want: tenant.CallerNotAllowed, hop: 1, rule: "- match: /orders.v1.Orders/*"},
+	{name: "H4 a workload on the path is unknown", method: get, path: ids("gateway", "stranger", "orders"), claims: claims(), want: tenant.WorkloadUnknown, hop: 1},
+	{name: "H4 a workload on the path is denied", method: get, path: ids("gateway", "tenant/acme/runner/old-1", "orders"), claims: claims(), want: tenant.WorkloadDenied, hop: 1, rule: "- name: quarantine"},
+	{name: "H4 a workload on the path is not bound, the peer is", method: get, path: ids("gateway", "service/pay", "orders"), claims: claims(globex), want: tenant.TenantNotBound, hop: 1, rule: "- name: pay"},
+	{name: "H4 a runner of another tenant on the path", method: get, path: ids("gateway", "tenant/globex/runner/1", "orders"), claims: claims(), want: tenant.TenantNotBound, hop: 1, rule: "- name: tenant-runner"},
+	{name: "H4 the peer is not bound", method: listOrders, path: ids("gateway", "service/pay"), claims: claims(globex), want: tenant.TenantNotBound, hop: 1, rule: "- name: pay"},
+	{name: "H4 absent tenants are none", method: listOrders, path: ids("gateway", "unbound"), claims: claims(), want: tenant.TenantNotBound, hop: 1, rule: "- name: unbound"},
+	{name: "H4 a first signer that may only forward", method: get, path: ids("orders"), claims: claims(), want: tenant.OriginationNotAllowed, hop: 0, rule: "- name: orders"},
+	{name: "H4 a federated domain outside its tenants", method: listOrders, path: ids("gateway", "spiffe://partner.example/x"), claims: claims(globex), want: tenant.TenantNotBound, hop: 1, rule: "- name: partner.example"},
+	{name: "H4 a federated domain outside its tenants originates", method: listOrders, path: ids("spiffe://partner.example/x"), claims: claims(own, globex), want: tenant.TenantNotBound, hop: 0, rule: "- name: partner.example"},
+	{name: "H4 a domain with no tenants", method: listOrders, path: ids("gateway", "spiffe://mute.example/a"), claims: claims(), want: tenant.TenantNotBound, hop: 1, rule: "- name: mute.example"},
+
+	// Who is who.
+	{name: "I3 /service/pay does not match /service/payroll", method: listOrders, path: ids("gateway", "service/payroll"), claims: claims(), want: tenant.WorkloadUnknown, hop: 1},
+	{name: "I3 the path alone is not the workload", method: listOrders, path: ids("spiffe://mute.example/gateway"), claims: claims(), want: tenant.WorkloadUnknown, hop: 0},
+	{name: "I3 a domain that is not listed", method: listOrders, path: ids("spiffe://evil.example/gateway"), claims: claims(), want: tenant.WorkloadUnknown, hop: 0},
+	{name: "I3 no ID", method: listOrders, path: make([]spiffeid.ID, 1), claims: claims(), want: tenant.WorkloadUnknown, hop: 0},
+	{name: "I3 an ID without a path", method: listOrders, path: ids("spiffe://partner.example"), claims: claims(), want: tenant.WorkloadUnknown, hop: 0},
+	{name: "P4 an SVID whose tenant is no tenant ID", method: listOrders, path: ids("tenant/ACME/runner/1"), claims: claims(own), want: tenant.WorkloadUnknown, hop: 0},
+
+	// The tenant.
+	{name: "P4 a tenant that is not listed", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Tenant = mustTenant("initech") }), want: tenant.TenantNotBound, hop: 0},
+	{name: "P4 an SVID for a tenant that is not listed", method: listOrders, path: ids("tenant/initech/runner/1"), claims: claims(own, func(c *hop.Claims) { c.Tenant = mustTenant("initech") }), want: tenant.TenantNotBound, hop: 0},
+	{name: "P4 no tenant", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Tenant, c.TenantUID = tenant.ID{}, "" }), want: tenant.TenantNotBound, hop: 0},
+	{name: "D10 a tenant that was created again", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.TenantUID = globexUID }), want: tenant.TenantReplaced, hop: 0},
+	{name: "D10 a tenant without a uid", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.TenantUID = "" }), want: tenant.TenantReplaced, hop: 0},
+	{name: "D10 who is not bound does not learn of it", method: listOrders, path: ids("service/pay"), claims: claims(own, globex, func(c *hop.Claims) { c.TenantUID = "x" }), want: tenant.TenantNotBound, hop: 0, rule: "- name: pay"},
+
+	// What the first signer may not originate.
+	{name: "T9 tenant", method: listOrders, path: ids("tenant/acme/runner/1"), claims: claims(own, globex), want: tenant.TenantNotBound, hop: 0, rule: "- name: tenant-runner"},
+	{name: "T9 scope", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Scopes = []string{"orders.read", "pay.all"} }), want: tenant.ScopeNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 scope deeper than *", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Scopes = []string{"orders.a.b"} }), want: tenant.ScopeNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 scope that is a pattern", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Scopes = []string{"orders.*"} }), want: tenant.ScopeNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 scope that is empty", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Scopes = []string{""} }), want: tenant.ScopeNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 absent scopes are none", method: listOrders, path: ids("service/pay"), claims: claims(own), want: tenant.ScopeNotAllowed, hop: 0, rule: "- name: pay"},
+	{name: "T9 no scope is allowed always", method: listOrders, path: ids("service/pay"), claims: claims(none)},
+	{name: "T9 subject", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Subject = "admin:ann" }), want: tenant.SubjectNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 subject is matched whole", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Subject = "svc2" }), want: tenant.SubjectNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 no subject", method: listOrders, path: ids("service/pay"), claims: claims(none, func(c *hop.Claims) { c.Subject = "" }), want: tenant.SubjectNotAllowed, hop: 0, rule: "- name: pay"},
+	{name: "T9 classification", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Classification = 3 }), want: tenant.ClassificationNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 absent classification is 0", method: listOrders, path: ids("service/pay"), claims: claims(none, func(c *hop.Claims) { c.Classification = 1 }), want: tenant.ClassificationNotAllowed, hop: 0, rule: "- name: pay"},
+	{name: "T9 issuer", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Issuer = "https://login.example/" }), want: tenant.IssuerNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 no issuer where some are listed", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Issuer = "" }), want: tenant.IssuerNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 issuer where none is listed", method: listOrders, path: ids("service/pay"), claims: claims(none, func(c *hop.Claims) { c.Issuer = "https://login.example" }), want: tenant.IssuerNotAllowed, hop: 0, rule: "- name: pay"},
+	{name: "T9 lifetime at its limit", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Expires = now.Add(10 * time.Minute) })},
+	{name: "T9 lifetime", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Expires = now.Add(10*time.Minute + time.Second) }), want: tenant.LifetimeNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 absent max_ttl is 5m", method: listOrders, path: ids("service/pay"), claims: claims(none, func(c *hop.Claims) { c.Expires = now.Add(5*time.Minute + time.Second) }), want: tenant.LifetimeNotAllowed, hop: 0, rule: "- name: pay"},
+	{name: "T9 no lifetime", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Expires = now }), want: tenant.LifetimeNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 lifetime backwards", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Expires = now.Add(-time.Minute) }), want: tenant.LifetimeNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 lifetime beyond a Duration", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.IssuedAt, c.Expires = time.Time{}, time.Unix(1<<60, 0) }), want: tenant.LifetimeNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "T9 parent", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Parent = &hop.Parent{} }), want: tenant.OriginationNotAllowed, hop: 0, rule: "- name: gateway"},
+	{name: "E1 elevation", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Elevation = "e1" }), want: tenant.ElevationNotAllowed, hop: 0},
+
+	// Scopes.
+	{name: "scope missing", method: export, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Scopes = []string{"orders.export"} }), want: tenant.ScopeMissing, hop: -1, rule: "- match: /orders.v1.Orders/Export"},
+	{name: "H3 scope narrowed away", method: export, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Scopes = []string{"orders.export", "orders.read"} }), scopes: []string{"orders.read"}, want: tenant.ScopeMissing, hop: -1, rule: "- match: /orders.v1.Orders/Export"},
+}
+
+func TestAuthorize(t *testing.T) {
+	p := mesh(t)
+	for _, tt := range authorizeCases {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := p.Authorize(tt.call())
+			if tt.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(a.Workloads) != len(tt.path) || len(a.Rules) < len(tt.path)+2 || slices.Contains(a.Rules, "") {
+					t.Errorf("authorization %+v", a)
+				}
+				return
+			}
+			wantDenial(t, err, tt.want, tt.hop, tt.rule)
+			if a != nil {
+				t.Errorf("denied, and yet %+v", a)
+			}
+		})
+	}
+}
+
+// wantDenial checks a denial, and that its rule stands at the line that begins
+// with the given words.
+func wantDenial(t *testing.T, err error, want tenant.Reason, hop int, rule string) {
+	t.Helper()
+	var e *tenant.Error
+	if !errors.As(err, &e) || e.Reason != want {
+		t.Fatalf("got %v, want %s", err, want)
+	}
+	if e.Hop != hop {
+		t.Errorf("at hop %d, want %d (%v)", e.Hop, hop, err)
+	}
+	if e.Detail == "" {
+		t.Error("a denial without detail")
+	}
+	if (e.Rule == "") != (rule == "") {
+		t.Errorf("rule %q, want that of %q", e.Rule, rule)
+	}
+	if rule == "" {
+		return
+	}
+	var line int
+	if _, err := fmt.Sscanf(e.Rule, "mesh.yaml:%d", &line); err != nil {
+		t.Fatalf("rule %q: %v", e.Rule, err)
+	}
+	if got := strings.Split(meshDoc(asWritten), "\n")[line-1]; !strings.HasPrefix(strings.TrimSpace(got), rule) {
+		t.Errorf("rule %s is %q, want %q", e.Rule, got, rule)
+	}
+}
+
+func TestAuthorizationSays(t *testing.T) {
+	p, err := LoadFile("testdata/design.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := claims(func(c *hop.Claims) { c.Classification = 0 })
+	a, err := p.Authorize(Call{Method: get, Path: ids("gateway", "orders"), Claims: c, Scopes: c.Scopes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"gateway", "orders"}; !slices.Equal(a.Workloads, want) {
+		t.Errorf("workloads %q, want %q", a.Workloads, want)
+	}
+	const f = "testdata/design.yaml:"
+	if want := []string{f + "7", f + "17", f + "31", f + "20"}; !slices.Equal(a.Rules, want) {
+		t.Errorf("rules %q, want %q", a.Rules, want)
+	}
+}
+
+// TestDetailsHoldNoClaims plants a canary in each claim (M6).
+func TestDetailsHoldNoClaims(t *testing.T) {
+	const canary = "canary-7f3a"
+	p := mesh(t)
+	for name, c := range map[string]*hop.Claims{
+		"issuer":    claims(func(c *hop.Claims) { c.Issuer = canary }),
+		"subject":   claims(func(c *hop.Claims) { c.Subject = canary }),
+		"scope":     claims(func(c *hop.Claims) { c.Scopes = []string{canary} }),
+		"uid":       claims(func(c *hop.Claims) { c.TenantUID = canary }),
+		"tenant":    claims(func(c *hop.Claims) { c.Tenant = mustTenant(canary) }),
+		"elevation": claims(func(c *hop.Claims) { c.Elevation = canary }),
+	} {
+		_, err := p.Authorize(Call{Method: listOrders, Path: ids("gateway"), Claims: c, Scopes: c.Scopes})
+		if err == nil || strings.Contains(err.Error(), canary) || strings.Contains(fmt.Sprintf("%+v", err), canary) {
+			t.Errorf("M6 %s: %v", name, err)
+		}
+	}
+}
+
+type admitCase struct {
+	name, method string
+	peer         spiffeid.ID
+	want         tenant.Reason
+	rule         string
+	peerName     string
+	exempt       bool
+}
+
+var admitCases = []admitCase{
+	{name: "caller", method: listOrders, peer: ids("gateway")[0], peerName: "gateway"},
+	{name: "all rules with callers list it", method: export, peer: ids("gateway")[0], peerName: "gateway"},
+	{name: "callers of all rules are needed", method: export, peer: ids("tenant/acme/runner/1")[0], want: tenant.CallerNotAllowed, rule: "- match: /orders.v1.Orders/Export"},
+	{name: "its calls do not list it", method: export, peer: ids("service/pay")[0], want: tenant.CallerNotAllowed, rule: "- name: pay"},
+	{name: "callers do not list it, its calls do", method: get, peer: ids("gateway")[0], want: tenant.CallerNotAllowed, rule: "- match: /inventory"},
+	{name: "empty callers are none", method: "/orders.v1.Orders/Nobody", peer: ids("gateway")[0], want: tenant.CallerNotAllowed, rule: "- match: /orders.v1.Orders/Nobody"},
+	{name: "absent callers are none", method: "/lonely.v1.Lonely/Cry", peer: ids("gateway")[0], want: tenant.CallerNotAllowed, rule: "- match: /lonely"},
+	{name: "M5 uncovered service", method: "/x.v1.X/Y", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
+	{name: "M4 no slash", method: "orders.v1.Orders/List", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
+	{name: "M4 two slashes", method: "//orders.v1.Orders/List", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
+	{name: "M4 escaped slash", method: "/orders.v1.Orders%2FList", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
+	{name: "M4 fragment", method: "/orders.v1.Orders/List#", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
+	{name: "M4 query", method: "/orders.v1.Orders/List?", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
+	{name: "M4 a pattern is no method", method: "/orders.v1.Orders/*", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
+	{name: "M4 no method", method: "", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
+	{name: "I3 unknown workload", method: listOrders, peer: ids("service/payroll")[0], want: tenant.WorkloadUnknown},
+	{name: "I3 unknown domain", method: listOrders, peer: ids("spiffe://evil.example/gateway")[0], want: tenant.WorkloadUnknown},
+	{name: "denied", method: listOrders, peer: ids("tenant/acme/runner/old-1")[0], want: tenant.WorkloadDenied, rule: "- name: quarantine"},
+	{name: "denied by the other entry", method: listOrders, peer: ids("tenant/acme/runner/1-old")[0], want: tenant.WorkloadDenied, rule: "- name: quarantine-too"},
+	{name: "denied by both", method: listOrders, peer: ids("tenant/acme/runner/old-old")[0], want: tenant.WorkloadDenied, rule: "- name: quarantine"},
+	{name: "exempt", method: health, peer: ids("gateway")[0], peerName: "gateway", exempt: true},
+	{name: "exempt for any workload of a listed domain", method: health, peer: ids("stranger")[0], exempt: true},
+	{name: "exempt for a confined domain", method: health, peer: ids("spiffe://mute.example/b")[0], exempt: true},
+	{name: "exempt, not for a domain that is not listed", method: health, peer: ids("spiffe://evil.example/a")[0], want: tenant.WorkloadUnknown},
+	{name: "exempt, not for who is denied", method: health, peer: ids("tenant/acme/runner/old-1")[0], want: tenant.WorkloadDenied, rule: "- name: quarantine"},
+	{name: "exempt, not for an ID without a path", method: health, peer: ids("spiffe://prod.example")[0], want: tenant.WorkloadUnknown},
+	{name: "exempt, not for no ID", method: health, want: tenant.WorkloadUnknown},
+}
+
+func TestAdmit(t *testing.T) {
+	p := mesh(t)
+	for _, tt := range admitCases {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := p.Admit(tt.method, tt.peer)
+			if tt.want != "" {
+				wantDenial(t, err, tt.want, -1, tt.rule)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.Method != tt.method || a.Peer != tt.peerName || a.Exempt != tt.exempt || len(a.Rules) == 0 {
+				t.Errorf("admission %+v", a)
+			}
+		})
+	}
+}
+
+// TestAdmissionsDoNotShareRules: what one caller appends no other sees.
+func TestAdmissionsDoNotShareRules(t *testing.T) {
+	p := mesh(t)
+	m, _, _ := p.method(listOrders)
+	m.at = slices.Grow(m.at, 4)
+	a, err := p.Admit(listOrders, ids("gateway")[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := p.Admit(listOrders, ids("service/pay")[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.Equal(a.Rules, b.Rules) {
+		t.Errorf("both %q", a.Rules)
+	}
+}
+
+func TestMayCall(t *testing.T) {
+	p := mesh(t)
+	for _, tt := range []struct {
+		name   string
+		self   spiffeid.ID
+		method string
+		exempt bool
+		want   tenant.Reason
+		rule   string
+	}{
+		{name: "in its calls", self: ids("gateway")[0], method: listOrders},
+		{name: "callers are for the server to judge", self: ids("gateway")[0], method: get},
+		{name: "not in its calls", self: ids("service/pay")[0], method: export, want: tenant.CallNotAllowed, rule: "- name: pay"},
+		{name: "uncovered", self: ids("gateway")[0], method: "/x.v1.X/Y", want: tenant.MethodNotCovered},
+		{name: "unknown", self: ids("stranger")[0], method: listOrders, want: tenant.WorkloadUnknown},
+		{name: "denied", self: ids("tenant/acme/runner/old-1")[0], method: listOrders, want: tenant.WorkloadDenied, rule: "- name: quarantine"},
+		{name: "exempt", self: ids("orders")[0], method: health, exempt: true},
+		{name: "exempt for a stranger", self: ids("stranger")[0], method: health, exempt: true},
+		{name: "exempt, not for who is denied", self: ids("tenant/acme/runner/old-1")[0], method: health, want: tenant.WorkloadDenied, rule: "- name: quarantine"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			exempt, rule, err := p.MayCall(tt.self, tt.method)
+			if tt.want != "" {
+				wantDenial(t, err, tt.want, -1, tt.rule)
+				return
+			}
+			if err != nil || exempt != tt.exempt || rule == "" {
+				t.Errorf("%t %q %v", exempt, rule, err)
+			}
+		})
+	}
+}
+
+// TestMayOriginateAgreesWithAuthorize: a chain that a workload may start is
+// one that a server takes from it, as far as origination goes.
+func TestMayOriginateAgreesWithAuthorize(t *testing.T) {
+	p := mesh(t)
+	for _, tt := range authorizeCases {
+		if len(tt.path) != 1 || tt.claims == nil || tt.method != listOrders {
+			continue
+		}
+		t.Run(tt.name, func(t *testing.T) {
+			rule, err := p.MayOriginate(tt.path[0], tt.claims)
+			if tt.want != "" {
+				wantDenial(t, err, tt.want, tt.hop, tt.rule)
+			} else if err != nil || rule == "" {
+				t.Errorf("%q, %v", rule, err)
+			}
+		})
+	}
+	if _, err := p.MayOriginate(ids("gateway")[0], nil); tenant.ReasonOf(err) != tenant.ContextMissing {
+		t.Errorf("no claims: %v", err)
+	}
+}
+
+func TestNoPolicyDeniesAll(t *testing.T) {
+	for name, p := range map[string]*Policy{"nil": nil, "zero": {}} {
+		t.Run("P6 "+name, func(t *testing.T) {
+			id := ids("gateway")[0]
+			_, admit := p.Admit(health, id)
+			_, authorize := p.Authorize(Call{Method: listOrders, Path: ids("gateway"), Claims: claims()})
+			_, _, call := p.MayCall(id, health)
+			_, originate := p.MayOriginate(id, claims())
+			for _, err := range []error{admit, authorize, call, originate} {
+				if tenant.ReasonOf(err) != tenant.PolicyUnavailable {
+					t.Errorf("got %v", err)
+				}
+			}
+			if covered, exempt := p.Covers(health); covered || exempt {
+				t.Error("covers")
+			}
+			if _, ok := p.TenantUID(mustTenant("acme")); ok || p.MaxTTL(id) != 0 || p.Version() != "" || p.Current() != nil {
+				t.Error("says something")
+			}
+		})
+	}
+}
+
+func TestLookups(t *testing.T) {
+	p := mesh(t)
+	for _, tt := range []struct {
+		method          string
+		covered, exempt bool
+	}{{listOrders, true, false}, {health, true, true}, {"/lonely.v1.Lonely/Cry", true, false}, {"/x.v1.X/Y", false, false}, {"/grpc.health.v1.Health/", false, false}} {
+		if covered, exempt := p.Covers(tt.method); covered != tt.covered || exempt != tt.exempt {
+			t.Errorf("%s: %t %t", tt.method, covered, exempt)
+		}
+	}
+	for path, want := range map[string]time.Duration{
+		"gateway": 10 * time.Minute, "tenant/acme/runner/1": DefaultMaxTTL, "orders": 0, "stranger": 0, "tenant/acme/runner/old-1": 0,
+	} {
+		if got := p.MaxTTL(ids(path)[0]); got != want {
+			t.Errorf("MaxTTL of %s: %s, want %s", path, got, want)
+		}
+	}
+	if uid, ok := p.TenantUID(mustTenant("acme")); uid != acmeUID || !ok {
+		t.Errorf("%q %t", uid, ok)
+	}
+	if _, ok := p.TenantUID(tenant.ID{}); ok {
+		t.Error("P4 the zero tenant is listed")
+	}
+	if !strings.HasPrefix(p.Version(), "sha256:") || p.Current() != p {
+		t.Errorf("version %q", p.Version())
+	}
+}
+
+// TestOrderNeverMatters permutes the entries of each list and the sections of
+// the document, and compares every decision (P3).
+func TestOrderNeverMatters(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	shuffled := func(s []string) []string {
+		s = slices.Clone(s)
+		rng.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
+		return s
+	}
+	reversed := func(s []string) []string {
+		s = slices.Clone(s)
+		slices.Reverse(s)
+		return s
+	}
+	orders := []func([]string) []string{asWritten, reversed}
+	for range 200 {
+		orders = append(orders, shuffled)
+	}
+	for i, order := range orders {
+		doc := meshDoc(order)
+		p, err := Parse("mesh.yaml", []byte(doc))
+		if err != nil {
+			t.Fatalf("P3 order %d does not load: %v\n%s", i, err, doc)
+		}
+		for _, tt := range authorizeCases {
+			if _, err := p.Authorize(tt.call()); tenant.ReasonOf(err) != tt.want {
+				t.Errorf("P3 order %d, Authorize, %s: %v, want %s", i, tt.name, err, tt.want)
+			}
+		}
+		for _, tt := range admitCases {
+			if _, err := p.Admit(tt.method, tt.peer); tenant.ReasonOf(err) != tt.want {
+				t.Errorf("P3 order %d, Admit, %s: %v, want %s", i, tt.name, err, tt.want)
+			}
+		}
+	}
+}
+
+func TestAuthorizeAllocates(t *testing.T) {
+	p := mesh(t)
+	c := claims()
+	call := Call{Method: get, Path: ids("gateway", "orders"), Claims: c, Scopes: c.Scopes}
+	got := testing.AllocsPerRun(100, func() {
+		if _, err := p.Authorize(call); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got > 3 { // the Authorization and its two lists
+		t.Errorf("%v allocations", got)
+	}
+}
+
+func BenchmarkAuthorize(b *testing.B) {
+	p := mesh(b)
+	c := claims()
+	call := Call{Method: get, Path: ids("gateway", "tenant/acme/runner/7", "orders"), Claims: c, Scopes: c.Scopes}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Authorize(call); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
