@@ -115,6 +115,7 @@ type trail struct {
 	mu     sync.Mutex
 	events []audit.Event
 	fail   error
+	notify chan struct{} // if not nil, gets a value for each event
 }
 
 func (s *trail) Record(_ context.Context, e audit.Event) error {
@@ -124,6 +125,9 @@ func (s *trail) Record(_ context.Context, e audit.Event) error {
 		return s.fail
 	}
 	s.events = append(s.events, e)
+	if s.notify != nil {
+		s.notify <- struct{}{}
+	}
 	return nil
 }
 
