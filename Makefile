@@ -79,14 +79,14 @@ buf-breaking: $(STAMP)
 	tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || true); \
 	if [ -z "$$tag" ]; then echo "no tag yet, nothing to compare with"; exit 0; fi; \
 	old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
-	git archive "$$tag" buf.yaml proto | tar -x -C "$$old"; \
+	git archive "$$tag" buf.yaml proto examples/proto | tar -x -C "$$old"; \
 	$(BIN)/buf breaking --against "$$old"
 
 generated: $(STAMP)
 	@echo $@; \
 	new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
 	$(BIN)/buf generate -o "$$new"; \
-	diff -r -x '*.proto' -x '*.md' proto "$$new/proto" || { echo "generated code is not current, run make generate"; exit 1; }
+	for d in proto examples/proto; do diff -r -x '*.proto' -x '*.md' $$d "$$new/$$d"; done || { echo "generated code is not current, run make generate"; exit 1; }
 
 .PHONY: generate
 generate: $(STAMP) ## Generates Go from the .proto files.

@@ -84,6 +84,20 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 	return c, nil
 }
 
+// UnverifiedClaims returns the claims that metadata hold, or nil if there are
+// none to be read. Nothing about them is proven: they are for the audit trail of
+// a refusal, and for nothing else.
+func UnverifiedClaims(m Metadata) *Claims {
+	if len(m.Hops) > MaxMetadata {
+		return nil
+	}
+	c, err := parse(m.Hops)
+	if err != nil {
+		return nil
+	}
+	return c.hops[0].statement.Claims
+}
+
 // parse reads the hops and checks what needs no more than their statements:
 // kinds, indices, prev, jti.
 func parse(text string) (*Chain, error) {

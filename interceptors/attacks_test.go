@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,12 +180,22 @@ func TestChainAttacks(t *testing.T) {
 				if row.hop >= 0 && !strings.Contains(event.Detail, fmt.Sprintf("(hop %d)", row.hop)) {
 					t.Errorf("detail %q does not name hop %d", event.Detail, row.hop)
 				}
+				if row.hop >= 0 && (event.Transaction != "txn-1" || event.Proven != slices.Contains(policyReasons, row.reason)) {
+					t.Errorf("the event cannot be tied to its transaction: %+v", event)
+				}
 				if event.Peer != row.by.ID.String() || event.Method != shape.method || event.DecisionID == "" {
 					t.Errorf("incomplete event: %+v", event)
 				}
 			})
 		}
 	}
+}
+
+// policyReasons are those of rows whose chain is good, so that only policy
+// refuses it.
+var policyReasons = []tenant.Reason{
+	tenant.TenantNotBound, tenant.TenantReplaced, tenant.OriginationNotAllowed, tenant.ScopeNotAllowed, tenant.IssuerNotAllowed,
+	tenant.SubjectNotAllowed, tenant.ClassificationNotAllowed, tenant.LifetimeNotAllowed, tenant.ElevationNotAllowed,
 }
 
 // notYetValid presents a chain whose first signer's certificate becomes valid

@@ -48,13 +48,17 @@ func (g *Guard) event(c *call) audit.Event {
 		Method:     c.method,
 		Rule:       strings.Join(c.rules, " "),
 	}
+	var claims *hop.Claims
 	if c.chain != nil {
-		claims := c.chain.Claims()
-		e.Proven = true
-		e.Tenant, e.Subject, e.Transaction = claims.Tenant.String(), claims.Subject, claims.Transaction
+		claims, e.Proven = c.chain.Claims(), true
 		for _, s := range c.chain.Path() {
 			e.Path = append(e.Path, s.Signer.String())
 		}
+	} else {
+		claims = hop.UnverifiedClaims(c.metadata)
+	}
+	if claims != nil {
+		e.Tenant, e.Subject, e.Transaction = claims.Tenant.String(), claims.Subject, claims.Transaction
 	}
 	e.Claimed = claimed.Tenant(c.headers, e.Tenant)
 	return e

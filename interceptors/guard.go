@@ -44,7 +44,9 @@ type Config struct {
 	Logger *slog.Logger
 	// MaxConnectionAge is how long a server lets a connection live before it
 	// asks the client for a new one, so that both sides present their newest
-	// SVIDs. 0 stands for a quarter of the SVID's lifetime.
+	// SVIDs. Calls that run then have half of it again, at least a second;
+	// streams that run longer are cut and must be opened anew. 0 stands for a
+	// quarter of the SVID's lifetime, at most 30 minutes.
 	MaxConnectionAge time.Duration
 }
 

@@ -232,10 +232,10 @@ type serverStream struct {
 func (s *serverStream) Context() context.Context { return s.ctx }
 
 func (s *serverStream) RecvMsg(m any) error {
-	if err := s.stillValid(); err != nil {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	return s.ServerStream.RecvMsg(m)
+	return s.stillValid() // it may have waited long
 }
 
 func (s *serverStream) SendMsg(m any) error {

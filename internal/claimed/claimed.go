@@ -41,7 +41,7 @@ func Names(header string) bool {
 	case "x-tenant-id", "x-tenant", "x-org-id", "tenant-id", "tenant":
 		return true
 	}
-	return gateway && strings.Contains(plain, "tenant")
+	return gateway && strings.Contains(plain, "tenant") && !strings.HasPrefix(plain, "tenantmesh-")
 }
 
 // Plain returns the header's name in lower case, with '-' for '_', and without

@@ -1,0 +1,114 @@
+package edge
+
+import (
+	"context"
+	"crypto/rand"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tenantmesh/tenantmesh/audit"
+	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/internal/claimed"
+	"github.com/tenantmesh/tenantmesh/tenant"
+)
+
+// Originator starts hop chains. The interceptors' Guard is one: it decides by
+// policy, records the decision, and returns a context that holds the verified
+// tenant context. Its errors are [*tenant.Error].
+type Originator interface {
+	Originate(ctx context.Context, c *hop.Claims) (context.Context, error)
+}
+
+// headers are those of a request: an http.Header or a metadata.MD.
+type headers map[string][]string
+
+// request is what HTTP and gRPC requests have in common.
+type request struct {
+	method  string // for the audit event
+	headers headers
+}
+
+// recordTimeout bounds the recording of one event, which the caller's
+// cancellation does not stop.
+const recordTimeout = 5 * time.Second
+
+// enter verifies the request's token and originates its claims. proven says
+// whether the issuer signed the token, so that a client may be told more.
+func (v *Verifier) enter(ctx context.Context, o Originator, r request) (_ context.Context, c *hop.Claims, proven bool, err error) {
+	var d verdict
+	token, err := r.headers.bearer()
+	if err == nil {
+		d, err = v.verify(ctx, token)
+	}
+	if err != nil {
+		e := asError(err)
+		_ = v.record(ctx, r, d, audit.Event{Reason: e.Reason, Detail: e.Detail}) // refused whether or not it is recorded
+		return ctx, nil, d.proven, e
+	}
+	if other := claimed.Tenant(r.headers, d.tenant); other != "" {
+		if err := v.record(ctx, r, d, audit.Event{Allowed: true, Claimed: other}); err != nil {
+			return ctx, nil, true, tenant.Deny(tenant.AuditUnavailable, "the decision could not be recorded")
+		}
+	}
+	ctx, err = o.Originate(ctx, d.claims)
+	if err != nil {
+		return ctx, nil, true, asError(err)
+	}
+	return ctx, d.claims, true, nil
+}
+
+// record completes an event and records it.
+func (v *Verifier) record(ctx context.Context, r request, d verdict, e audit.Event) error {
+	if v == nil || v.cfg.Audit == nil {
+		return tenant.Deny(tenant.AuditUnavailable, "no sink")
+	}
+	e.Time, e.DecisionID, e.Point = v.cfg.Clock(), rand.Text(), audit.Edge
+	e.Method, e.Proven, e.Tenant, e.Subject = r.method, d.proven, d.tenant, d.subject
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	err := v.cfg.Audit.Record(ctx, e)
+	if err != nil {
+		v.cfg.Logger.Error("tenantmesh: a decision at the edge could not be recorded", "decision_id", e.DecisionID, "err", err)
+	}
+	return err
+}
+
+// bearer returns the one bearer token (RFC 6750, section 2.1).
+func (h headers) bearer() (string, error) {
+	var values []string
+	for name, v := range h {
+		if strings.EqualFold(name, "authorization") {
+			values = append(values, v...)
+		}
+	}
+	if len(values) == 0 {
+		return "", tenant.Deny(tenant.TokenMissing, "no Authorization")
+	}
+	if len(values) > 1 {
+		return "", tenant.Deny(tenant.TokenMalformed, "several Authorizations")
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "bearer") {
+		return "", tenant.Deny(tenant.TokenMissing, "Authorization of another scheme than Bearer")
+	}
+	return strings.TrimLeft(token, " "), nil // what is more than one token does not decode
+}
+
+// forHandler returns a copy without what no handler may see: credentials,
+// the mesh's own keys, and what names a tenant.
+func (h headers) forHandler() headers {
+	out := make(headers, len(h))
+	for name, values := range h {
+		if !hidden(name) && !claimed.Names(name) {
+			out[name] = slices.Clone(values)
+		}
+	}
+	return out
+}
+
+// hidden says whether a header carries a credential or a key of the mesh.
+func hidden(name string) bool {
+	plain, _ := claimed.Plain(name)
+	return plain == "authorization" || strings.HasPrefix(plain, "tenantmesh-")
+}
