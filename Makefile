@@ -102,7 +102,7 @@ fuzz: ## Runs every fuzz target for FUZZTIME (10s) each.
 	if [ -z "$$targets" ]; then echo "no fuzz target yet"; exit 0; fi; \
 	while IFS=: read -r file func; do \
 		echo "$$(dirname $$file) $${func#func }"; \
-		(cd $$(dirname $$file) && go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) .); \
+		(cd $$(dirname $$file) && go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x .); \
 	done <<<"$$targets"
 
 # The packages under e2e that hold end-to-end tests; mutants and internal hold the tools of make.

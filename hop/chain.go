@@ -178,6 +178,9 @@ func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
 	if err := c.Valid(to.Now); err != nil {
 		return Metadata{}, err
 	}
+	if svid == nil || len(svid.Certificates) == 0 {
+		return Metadata{}, tenant.Deny(tenant.IdentityUnavailable, "no SVID to sign with")
+	}
 	own := svid.Certificates[0]
 	if !to.Now.Before(own.NotAfter) {
 		return Metadata{}, tenant.Deny(tenant.IdentityUnavailable, "the SVID of this connection expired at %s", own.NotAfter.Format(time.RFC3339))

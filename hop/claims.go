@@ -1,6 +1,7 @@
 package hop
 
 import (
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -17,9 +18,8 @@ const (
 	// as text.
 	MaxMetadata = 7 << 10
 
-	maxText       = 512 // bytes of any one claim or attribute
-	maxList       = 64  // scopes, methods or attributes in one list
-	maxTargetSize = 512 // bytes of a method, subject or topic
+	maxText = 512 // bytes of any string but a SPIFFE ID
+	maxList = 64  // scopes, methods or attributes in one list
 )
 
 // Claims are what a chain says, under the names of
@@ -93,3 +93,7 @@ func (c Claims) String() string {
 
 // GoString keeps %#v from printing what String leaves out.
 func (c Claims) GoString() string { return "hop.Claims{" + c.String() + "}" }
+
+// LogValue keeps handlers of slog that print fields, such as its JSON handler,
+// from printing what String leaves out.
+func (c Claims) LogValue() slog.Value { return slog.StringValue(c.String()) }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -74,6 +76,18 @@ type Statement struct {
 	// Narrowing bounds what comes after; nil leaves what was allowed.
 	Narrowing *Narrowing
 }
+
+// String says how and to whom s is handed over, and no claim, so that a
+// statement may be logged.
+func (s Statement) String() string {
+	return fmt.Sprintf("%s %d to %s %s", s.Kind, s.Index, s.Audience, s.Target)
+}
+
+// GoString keeps %#v from printing what String leaves out.
+func (s Statement) GoString() string { return "hop.Statement{" + s.String() + "}" }
+
+// LogValue keeps handlers of slog from printing what String leaves out.
+func (s Statement) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // Marshal returns the one canonical encoding of s, or fails with
 // [tenant.ContextMalformed] where s has none.
@@ -159,7 +173,10 @@ func ParseStatement(b []byte) (*Statement, error) {
 			s.Narrowing.Methods = append([]string{}, n.Methods.Values...)
 		}
 	}
-	return s, s.check()
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // check holds for every statement, signed or received.
@@ -170,7 +187,7 @@ func (s *Statement) check() error {
 			return malformed("the target of a call is a full method")
 		}
 	case Message:
-		if !isText(s.Target, maxTargetSize) {
+		if !isText(s.Target) {
 			return malformed("the target of a message is a subject or topic")
 		}
 	case Grant:
@@ -184,10 +201,10 @@ func (s *Statement) check() error {
 		return tenant.Deny(tenant.KindMismatch, "a statement of kind %d", s.Kind)
 	}
 	if s.Index < 0 || s.Index >= MaxHops {
-		return tenant.Deny(tenant.ChainTooLong, "a statement with index %d", s.Index)
+		return tenant.Deny(tenant.ChainBroken, "a statement with index %d", s.Index)
 	}
 	if s.Kind == Message {
-		if !isText(s.Audience, maxTargetSize) {
+		if !isText(s.Audience) {
 			return malformed("the aud of a message is a queue")
 		}
 	} else if id, err := spiffeid.FromString(s.Audience); err != nil || id.Path() == "" || len(s.Audience) > leaf.MaxID {
@@ -215,21 +232,21 @@ func (s *Statement) check() error {
 // check holds for all claims, signed or received.
 func (c *Claims) check() error {
 	switch {
-	case !isText(c.Transaction, maxText):
+	case !isText(c.Transaction):
 		return malformed("claims have a txn")
-	case c.Tenant.IsZero() || !isText(c.TenantUID, maxText):
+	case c.Tenant.IsZero() || !isText(c.TenantUID):
 		return malformed("claims have a tenant and its uid")
-	case !isText(c.Subject, maxText):
+	case !isText(c.Subject):
 		return malformed("claims have a sub")
-	case c.Issuer != "" && !isText(c.Issuer, maxText):
+	case c.Issuer != "" && !isText(c.Issuer):
 		return malformed("the iss is not text")
 	case !isSet(c.Scopes, isScope):
 		return malformed("the scopes are sorted scope-tokens, each once")
 	case !isTime(c.IssuedAt) || !isTime(c.Expires) || !c.Expires.After(c.IssuedAt):
 		return malformed("claims have an iat and a later exp")
-	case c.Parent != nil && !isText(c.Parent.Transaction, maxText):
+	case c.Parent != nil && !isText(c.Parent.Transaction):
 		return malformed("a parent has a txn")
-	case c.Elevation != "" && !isText(c.Elevation, maxText):
+	case c.Elevation != "" && !isText(c.Elevation):
 		return malformed("the elevation is not text")
 	}
 	for _, attributes := range []map[string]string{c.Attributes, c.Request} {
@@ -237,7 +254,7 @@ func (c *Claims) check() error {
 			return malformed("at most %d attributes", maxList)
 		}
 		for k, v := range attributes {
-			if !isText(k, maxText) || v != "" && !isText(v, maxText) {
+			if !isText(k) || v != "" && !isText(v) {
 				return malformed("an attribute is not text")
 			}
 		}
@@ -407,9 +424,9 @@ func isSet(v []string, ok func(string) bool) bool {
 // maxSeconds is the last second of the year 9999.
 const maxSeconds = 253402300799
 
-// isText reports whether s is text of 1 to n bytes without control characters.
-func isText(s string, n int) bool {
-	return s != "" && len(s) <= n && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+// isText reports whether s is text of 1 to maxText bytes without control characters.
+func isText(s string) bool {
+	return s != "" && len(s) <= maxText && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 // isScope reports whether s is a scope-token (RFC 6749, section 3.3).
@@ -422,7 +439,7 @@ func isScope(s string) bool {
 // isMethod reports whether s has the form "/package.Service/Method".
 func isMethod(s string) bool {
 	service, method, ok := strings.Cut(strings.TrimPrefix(s, "/"), "/")
-	return ok && len(s) <= maxTargetSize && s[0] == '/' && isName(service) && isName(method)
+	return ok && len(s) <= maxText && s[0] == '/' && isName(service) && isName(method)
 }
 
 // isName reports whether s is a protobuf name, with dots between its parts.

@@ -209,7 +209,8 @@ func parseCertificates(m *pb.CertificateChain) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// checkHandovers checks that each hop was handed to the signer of the next.
+// checkHandovers checks that the signers' leaves are SVIDs, and that each hop
+// was handed to the signer of the next.
 func (c *Chain) checkHandovers() error {
 	for i := range c.hops {
 		h := &c.hops[i]
@@ -218,16 +219,15 @@ func (c *Chain) checkHandovers() error {
 			return atHop(err, i)
 		}
 		h.signer = &leaf.Verified{ID: id, Leaf: h.certs[0]} // its times come with its proof
-		if i == 0 {
-			continue
-		}
-		before := c.hops[i-1].statement
+	}
+	for i := range c.hops[1:] {
+		s, next := c.hops[i].statement, c.hops[i+1].signer.ID.String()
 		// Who may sign after a message is for a policy that knows queues to say.
-		if before.Kind == Message {
-			return tenant.Deny(tenant.KindMismatch, "a message before a call").AtHop(i - 1)
+		if s.Kind == Message {
+			return tenant.Deny(tenant.KindMismatch, "a message before a call").AtHop(i)
 		}
-		if before.Audience != id.String() {
-			return tenant.Deny(tenant.AudienceMismatch, "handed to %s, used by %s", before.Audience, id).AtHop(i - 1)
+		if s.Audience != next {
+			return tenant.Deny(tenant.AudienceMismatch, "handed to %s, used by %s", s.Audience, next).AtHop(i)
 		}
 	}
 	return nil

@@ -1,0 +1,210 @@
+package hop
+
+import (
+	"crypto"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
+)
+
+var update = flag.Bool("update", false, "write testdata/calls anew")
+
+// golden is a captured call in testdata/calls: what was verified once must
+// verify for ever.
+type golden struct {
+	Hops      string    `json:"tenantmesh-hops"`
+	Certs     string    `json:"tenantmesh-certs,omitempty"`
+	Peer      [][]byte  `json:"peer"` // DER, leaf first
+	Self      string    `json:"self"`
+	Target    string    `json:"target"`
+	Binding   []byte    `json:"binding"`
+	Authority []byte    `json:"authority"` // DER
+	Now       time.Time `json:"now"`
+}
+
+func (g *golden) expected() Expected {
+	want := Expected{
+		Kind:    Call,
+		Self:    spiffeid.RequireFromString(g.Self),
+		Target:  g.Target,
+		Binding: [32]byte(g.Binding),
+		Now:     g.Now,
+		Bundles: x509bundle.FromX509Authorities(spiffeid.RequireTrustDomainFromString("prod.example"),
+			[]*x509.Certificate{must(x509.ParseCertificate(g.Authority))}),
+	}
+	for _, der := range g.Peer {
+		want.Peer = append(want.Peer, must(x509.ParseCertificate(der)))
+	}
+	return want
+}
+
+// goldens returns the calls in testdata/calls by their names.
+func goldens(t testing.TB) map[string]*golden {
+	t.Helper()
+	files, err := filepath.Glob("testdata/calls/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no calls in testdata/calls: %v", err)
+	}
+	out := map[string]*golden{}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := new(golden)
+		if err := json.Unmarshal(text, g); err != nil {
+			t.Fatalf("%s: %v", f, err)
+		}
+		out[strings.TrimSuffix(filepath.Base(f), ".json")] = g
+	}
+	return out
+}
+
+func TestGolden(t *testing.T) {
+	if *update {
+		writeGoldens(t)
+	}
+	for name, g := range goldens(t) {
+		t.Run(name, func(t *testing.T) {
+			chain, err := Verify(Metadata{Hops: g.Hops, Certs: g.Certs}, g.expected())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(goodClaims(), chain.Claims(), equateIDs); diff != "" {
+				t.Errorf("claims (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func writeGoldens(t *testing.T) {
+	names := []string{"gateway", "orders", "inventory", "stock"}
+	keys := []func() crypto.Signer{func() crypto.Signer { return newKey(elliptic.P256()) }, p384, rsa2048}
+	for name, call := range map[string]func() []*x509svid.SVID{
+		"one-hop":    func() []*x509svid.SVID { return path(names[:2]...) },
+		"three-hops": func() []*x509svid.SVID { return path(names...) },
+		"all-keys": func() []*x509svid.SVID {
+			var out []*x509svid.SVID
+			for i, name := range names[:3] {
+				out = append(out, root().issueFor(keys[i](), name))
+			}
+			return append(out, path("stock")...)
+		},
+		"intermediates": func() []*x509svid.SVID {
+			return []*x509svid.SVID{newCA(newCA(root())).issue("gateway"), newCA(root()).issue("orders"), root().issue("inventory")}
+		},
+	} {
+		c := send(t, goodClaims(), call(), nil)
+		m := c.metadata(t)
+		g := golden{
+			Hops: m.Hops, Certs: m.Certs, Self: c.want.Self.String(), Target: c.want.Target, Binding: c.want.Binding[:],
+			Authority: root().cert.Raw, Now: noon,
+		}
+		for _, cert := range c.want.Peer {
+			g.Peer = append(g.Peer, cert.Raw)
+		}
+		text, err := json.MarshalIndent(g, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll("testdata/calls", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile("testdata/calls/"+name+".json", append(text, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// seeds returns the calls to fuzz with, in a fixed order.
+func seeds(f *testing.F) []*golden {
+	f.Helper()
+	calls := goldens(f)
+	var out []*golden
+	for _, name := range slices.Sorted(maps.Keys(calls)) {
+		out = append(out, calls[name])
+	}
+	return out
+}
+
+// What parses is the canonical encoding of what it parsed to.
+func FuzzParseStatement(f *testing.F) {
+	n := 0
+	for _, g := range seeds(f) {
+		m := new(pb.HopChain)
+		if err := decodeText(g.Hops, m); err != nil {
+			f.Fatal(err)
+		}
+		for _, h := range m.Hops {
+			f.Add(h.Statement)
+			n++
+		}
+	}
+	if n == 0 {
+		f.Fatal("no seeds")
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ParseStatement(b)
+		if err != nil {
+			return
+		}
+		again, err := s.Marshal()
+		if err != nil {
+			t.Fatalf("parsed and does not marshal: %v", err)
+		}
+		if string(again) != string(b) {
+			t.Fatalf("parsed from\n%x\nand marshals to\n%x", b, again)
+		}
+	})
+}
+
+// Of all metadata, exactly what was captured verifies.
+func FuzzVerify(f *testing.F) {
+	calls := seeds(f)
+	if len(calls) == 0 {
+		f.Fatal("no seeds")
+	}
+	for i, g := range calls {
+		hops, certs := new(pb.HopChain), new(pb.CertificateChains)
+		if err := decodeText(g.Hops, hops); err != nil {
+			f.Fatal(err)
+		}
+		if err := decodeText(g.Certs, certs); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(i, must(marshal(hops)), must(marshal(certs)))
+	}
+	f.Fuzz(func(t *testing.T, i int, hops, certs []byte) {
+		if i < 0 || i >= len(calls) {
+			return
+		}
+		g := calls[i]
+		m := Metadata{Hops: base64.RawURLEncoding.EncodeToString(hops), Certs: base64.RawURLEncoding.EncodeToString(certs)}
+		chain, err := Verify(m, g.expected())
+		if err != nil {
+			if chain != nil {
+				t.Fatal("an error came with a chain")
+			}
+			return
+		}
+		if m.Hops != g.Hops || m.Certs != g.Certs {
+			t.Fatalf("verified, and is not what was captured:\n%s\n%s", m.Hops, m.Certs)
+		}
+	})
+}
