@@ -81,7 +81,7 @@ var importers = map[string][]string{
 	// The checks of an X.509-SVID.
 	"internal/leaf": {"svid", "svid/devdomain", "hop", "policy", "interceptors"},
 	// The headers by which clients name a tenant: only for audit.
-	"internal/claimed": {"interceptors", "edge"},
+	"internal/claimed": {"hop", "interceptors", "edge"},
 }
 
 const grpcPath = "google.golang.org/grpc"

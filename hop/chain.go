@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -139,32 +138,6 @@ type Handover struct {
 	Rand io.Reader
 }
 
-// Metadata is a chain on the wire: the values of the keys [HopsKey] and
-// [CertsKey]. Certs is empty for a chain of one hop, and the key then absent.
-type Metadata struct {
-	// Hops and Certs are the values, base64url text.
-	Hops, Certs string
-}
-
-// String says how much it is, and not what: the claims can be read from it.
-func (m Metadata) String() string {
-	return fmt.Sprintf("%d bytes of hops, %d of certificates", len(m.Hops), len(m.Certs))
-}
-
-// GoString keeps %#v from printing what String leaves out.
-func (m Metadata) GoString() string { return "hop.Metadata{" + m.String() + "}" }
-
-// LogValue keeps handlers of slog from printing what String leaves out.
-func (m Metadata) LogValue() slog.Value { return slog.StringValue(m.String()) }
-
-// The metadata keys.
-const (
-	// HopsKey holds the hop chain.
-	HopsKey = "tenantmesh-hops"
-	// CertsKey holds the certificates of the signers before the peer.
-	CertsKey = "tenantmesh-certs"
-)
-
 // Sign adds a hop to the chain with the workload's own SVID and returns the
 // result for the wire; the chain itself stays as it was. The statement expires
 // with the claims, the hop before it or the signer's certificate, whichever is
@@ -253,8 +226,8 @@ func (c *Chain) encode(next *pb.Hop) (Metadata, error) {
 	if m.Certs, err = encodeText(certs); err != nil {
 		return Metadata{}, err
 	}
-	if n := len(m.Hops) + len(m.Certs); n > MaxMetadata {
-		return Metadata{}, tenant.Deny(tenant.MetadataTooLarge, "the context needs %d bytes of metadata, at most %d are allowed", n, MaxMetadata)
+	if err := m.checkSize(); err != nil {
+		return Metadata{}, err
 	}
 	return m, nil
 }

@@ -51,8 +51,8 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 	if m.Hops == "" {
 		return nil, tenant.Deny(tenant.ContextMissing, "no %s", HopsKey)
 	}
-	if len(m.Hops)+len(m.Certs) > MaxMetadata {
-		return nil, tenant.Deny(tenant.MetadataTooLarge, "%d bytes of metadata, at most %d are allowed", len(m.Hops)+len(m.Certs), MaxMetadata)
+	if err := m.checkSize(); err != nil {
+		return nil, err
 	}
 	if len(want.Peer) == 0 {
 		return nil, tenant.Deny(tenant.PeerUnauthenticated, "a chain is verified against the peer that presented it")

@@ -54,7 +54,7 @@ func (c *client) prepare(ctx context.Context, method string) (context.Context, e
 func (c *client) decide(ctx context.Context, out *call) error {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	for key := range md {
-		if isSecurityKey(key) {
+		if hop.IsMetadataKey(key) {
 			return tenant.Deny(tenant.MetadataAmbiguous, "the application set %q, which is the kit's to set", key)
 		}
 	}

@@ -2,7 +2,6 @@ package interceptors
 
 import (
 	"context"
-	"strings"
 	"sync/atomic"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
-	"github.com/tenantmesh/tenantmesh/internal/claimed"
 	"github.com/tenantmesh/tenantmesh/internal/mint"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
@@ -68,7 +66,7 @@ func (s *server) admit(ctx context.Context, header metadata.MD, c *call) error {
 		return err
 	}
 	c.exempt, c.rules = admission.Exempt, admission.Rules
-	if c.metadata, err = securityMetadata(header); err != nil {
+	if c.metadata, err = hop.ParseMetadata(header); err != nil {
 		return err
 	}
 	if c.metadata.Hops == "" && !c.exempt {
@@ -255,44 +253,12 @@ func (s *serverStream) stillValid() error {
 	return s.c.record.Valid()
 }
 
-// isSecurityKey reports whether a metadata key is one of the kit's, or could be
-// taken for one by a reader that is less exact.
-func isSecurityKey(key string) bool {
-	plain, _ := claimed.Plain(key)
-	return plain == hop.HopsKey || plain == hop.CertsKey
-}
-
-// securityMetadata reads the kit's keys from the headers of a call.
-func securityMetadata(header metadata.MD) (hop.Metadata, error) {
-	var m hop.Metadata
-	for key, values := range header {
-		if !isSecurityKey(key) {
-			continue
-		}
-		if len(values) != 1 || key != hop.HopsKey && key != hop.CertsKey || strings.Contains(values[0], ",") {
-			return hop.Metadata{}, tenant.Deny(tenant.MetadataAmbiguous, "%q stands %d times", key, len(values))
-		}
-		if values[0] == "" {
-			return hop.Metadata{}, tenant.Deny(tenant.ContextMalformed, "%q is empty", key)
-		}
-		if key == hop.HopsKey {
-			m.Hops = values[0]
-		} else {
-			m.Certs = values[0]
-		}
-	}
-	if n := len(m.Hops) + len(m.Certs); n > hop.MaxMetadata {
-		return hop.Metadata{}, tenant.Deny(tenant.MetadataTooLarge, "%d bytes of metadata, at most %d are allowed", n, hop.MaxMetadata)
-	}
-	return m, nil
-}
-
 // withoutSecurityKeys hides the kit's keys from handlers, so that none copies
 // them to another call.
 func withoutSecurityKeys(ctx context.Context, header metadata.MD) context.Context {
 	clean := make(metadata.MD, len(header))
 	for key, values := range header {
-		if !isSecurityKey(key) {
+		if !hop.IsMetadataKey(key) {
 			clean[key] = values
 		}
 	}
