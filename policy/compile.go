@@ -14,6 +14,15 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
+// A document of the greatest size must neither take minutes nor gigabytes.
+const (
+	// maxSteps is how much comparing of patterns one document is worth: enough
+	// for 4,000 entries that all have patterns, or for 10,000 beside 1,000.
+	maxSteps = 1 << 24
+	// maxRules is how many rules may match a method.
+	maxRules = 32
+)
+
 func digest(doc []byte) string {
 	sum := sha256.Sum256(doc)
 	return "sha256:" + hex.EncodeToString(sum[:])
@@ -127,6 +136,7 @@ func (l *loader) tenantSet(p *Policy, r list, captures bool) tenantSet {
 // addWorkloads compiles the entries and returns them by name.
 func (l *loader) addWorkloads(p *Policy, raw []rawWorkload) map[string]*workload {
 	named := map[string]*workload{}
+	steps := 0
 	for _, r := range raw {
 		w := &workload{name: r.name.value, at: l.place(r.pos), deny: r.deny, calls: callSet{}}
 		if !validName(w.name) || len(w.name) > 128 {
@@ -165,7 +175,7 @@ func (l *loader) addWorkloads(p *Policy, raw []rawWorkload) map[string]*workload
 				w.calls.add(service, name, l.place(t.pos))
 			}
 		}
-		for _, other := range d.allow.rivals(w) {
+		for _, other := range d.allow.rivals(w, &steps) {
 			l.fail(r.match.pos, "entries %q (%s) and %q (%s) may match the same SPIFFE ID",
 				other.name, other.at, w.name, w.at)
 			if len(l.errs) > 10*maxErrors { // a document gone wrong has pairs without end
@@ -173,6 +183,10 @@ func (l *loader) addWorkloads(p *Policy, raw []rawWorkload) map[string]*workload
 			}
 		}
 		d.allow.add(w)
+		if steps > maxSteps {
+			l.fail(r.match.pos, "there are too many patterns with *, ** or {tenant} to compare each with all other entries")
+			return named
+		}
 	}
 	return named
 }
@@ -187,11 +201,12 @@ func (l *loader) checkDeny(r rawWorkload, w *workload) {
 	}
 }
 
-// rivals returns the entries whose patterns overlap w's.
-func (ix *index) rivals(w *workload) []*workload {
+// rivals returns the entries whose patterns overlap w's, and adds to steps what
+// that took.
+func (ix *index) rivals(w *workload, steps *int) []*workload {
 	var found []*workload
 	try := func(other *workload) {
-		if w.match.overlaps(&other.match) {
+		if w.match.overlaps(&other.match, steps) {
 			found = append(found, other)
 		}
 	}
@@ -324,6 +339,10 @@ func (l *loader) service(rules []*rule) *service {
 	}
 	all := byName["*"]
 	for name, named := range byName {
+		if n := len(all); n > maxRules || name != "*" && n+len(named) > maxRules {
+			l.fail(named[len(named)-1].pos, "more than %d rules match a method: write them as one", maxRules)
+			continue
+		}
 		m := newMethod(named)
 		if name == "*" {
 			s.other = m

@@ -24,10 +24,12 @@ const (
 // LoadError is one fault of a document. Parse and LoadFile return all that
 // they found, joined, in the order of the document.
 type LoadError struct {
+	// File is the document's name as the caller gave it.
 	File string
 	// Line and Column count from 1. Column counts characters.
 	Line, Column int
-	Message      string
+	// Message says what is wrong.
+	Message string
 }
 
 // Error returns file:line:column: message.

@@ -42,11 +42,11 @@ func TestDocumentsRefused(t *testing.T) {
 		return strings.Replace(small, "tenants:\n  acme", lines+"tenants:\n  acme", 1)
 	}
 	tenants := func(lines string) string { return small + lines }
-	with := func(old, new string) string {
+	with := func(old, instead string) string {
 		if !strings.Contains(small, old) {
 			panic(old)
 		}
-		return strings.Replace(small, old, new, 1)
+		return strings.Replace(small, old, instead, 1)
 	}
 	for _, tt := range []struct {
 		name, doc string
@@ -63,7 +63,7 @@ func TestDocumentsRefused(t *testing.T) {
 		{"P1 garbage after the end", small + "...\n{\n", "p.yaml:"},
 		{"P1 not UTF-8", with("td.example\n", "td.example\xff\n"), "p.yaml:3:20: the document is not UTF-8"},
 		{"P1 UTF-16", "\xff\xfev\x00:\x00", "p.yaml:1:1: the document is not UTF-8"},
-		{"P1 too large", small + strings.Repeat("#", MaxDocument) + "\n", "p.yaml:1:1: the document has over 4194304 bytes"},
+		{"P1 too large", small + strings.Repeat("#", MaxDocument) + "\n", "p.yaml:1:1: the document has over 1048576 bytes"},
 		{"P1 not YAML", with("[acme]", "[acme"), "p.yaml:8:"},
 		{"P1 tabs", with("  - name: td", "\t- name: td"), "p.yaml:3:1: found character"},
 		{"P1 deep", "a: " + strings.Repeat("[", 100_000) + "\n", "p.yaml:1:"},
@@ -277,6 +277,37 @@ func TestLargeDocuments(t *testing.T) {
 	}
 }
 
+// TestCostlyDocuments: what would take minutes or gigabytes to compile is refused
+// in good time (P1).
+func TestCostlyDocuments(t *testing.T) {
+	fill := func(head, entry string) string {
+		b := []byte(head)
+		for i := 0; len(b) < MaxDocument/2; i++ {
+			b = fmt.Appendf(b, entry, i)
+		}
+		return string(b)
+	}
+	const (
+		domains = "version: 1\ntrust_domains: [{name: td.example}]\ntenants: {}\n"
+		many    = "too many patterns"
+	)
+	for _, tt := range []struct{ name, doc, want string }{
+		{"P1 patterns", fill(domains+"methods: []\nworkloads:\n", "  - {name: w%[1]d, match: spiffe://td.example/%[1]d/*}\n"), many},
+		{"P1 captures", fill(domains+"methods: []\nworkloads:\n", "  - {name: w%[1]d, match: \"spiffe://td.example/{tenant}.%[1]d\", tenants: [\"{tenant}\"]}\n"), many},
+		{"P1 rules for a service", fill(domains+"workloads: []\nmethods:\n", "  - match: /p.S/*\n  - match: /p.S/%d\n"), "more than 32 rules match"},
+		{"P1 rules for a method", fill(domains+"workloads: []\nmethods:\n", "  - match: /p.S/M\n#%d\n"), "more than 32 rules match"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			start := time.Now()
+			_, err := Parse("p.yaml", []byte(tt.doc))
+			t.Logf("%d bytes: %s", len(tt.doc), time.Since(start))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v does not say %q", err, tt.want)
+			}
+		})
+	}
+}
+
 func TestLoadFile(t *testing.T) {
 	if _, err := LoadFile(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
@@ -288,7 +319,7 @@ func TestLoadFile(t *testing.T) {
 	if err := os.WriteFile(path, append([]byte(small), bytes.Repeat([]byte("#\n"), MaxDocument/2)...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadFile(path); err == nil || !strings.Contains(err.Error(), "over 4194304 bytes") {
+	if _, err := LoadFile(path); err == nil || !strings.Contains(err.Error(), "over 1048576 bytes") {
 		t.Errorf("P1 a file over the limit: %v", err)
 	}
 	a, err := LoadFile("testdata/design.yaml")

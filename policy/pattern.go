@@ -140,19 +140,27 @@ func (p *pattern) matches(path string) (captured tenant.ID, ok bool) {
 		}
 		var part string
 		part, path = cutSegment(path)
-		seg := &p.segments[i]
-		if !seg.glob.matches(part) {
+		id, ok := p.segments[i].matches(part)
+		if !ok {
 			return tenant.ID{}, false
 		}
-		if seg.capture {
-			id, err := tenant.ParseID(part[len(seg.glob[0]) : len(part)-len(seg.glob[1])])
-			if err != nil {
-				return tenant.ID{}, false
-			}
+		if p.segments[i].capture {
 			captured = id
 		}
 	}
 	return captured, p.rest == (path != "")
+}
+
+// matches reports whether a path segment matches, and the tenant that it names.
+func (s *segment) matches(part string) (captured tenant.ID, ok bool) {
+	if !s.glob.matches(part) {
+		return tenant.ID{}, false
+	}
+	if !s.capture {
+		return tenant.ID{}, true
+	}
+	id, err := tenant.ParseID(part[len(s.glob[0]) : len(part)-len(s.glob[1])])
+	return id, err == nil
 }
 
 // cutSegment splits "/a/b" into "a" and "/b".
@@ -166,8 +174,10 @@ func cutSegment(path string) (first, rest string) {
 
 func countSegments(path string) int { return strings.Count(path, "/") }
 
-// overlaps reports whether some SPIFFE ID matches both patterns. It is exact.
-func (p *pattern) overlaps(q *pattern) bool {
+// overlaps reports whether some SPIFFE ID matches both patterns. It is exact,
+// and adds to steps what that took.
+func (p *pattern) overlaps(q *pattern, steps *int) bool {
+	*steps++
 	if p.domain != q.domain {
 		return false
 	}
@@ -177,7 +187,7 @@ func (p *pattern) overlaps(q *pattern) bool {
 		return false
 	}
 	for i := range min(n, m) {
-		if !p.segments[i].overlaps(&q.segments[i]) {
+		if !p.segments[i].overlaps(&q.segments[i], steps) {
 			return false
 		}
 	}
@@ -187,51 +197,61 @@ func (p *pattern) overlaps(q *pattern) bool {
 func (s *segment) literal() bool { return len(s.glob) == 1 }
 
 // overlaps reports whether some segment matches both s and t.
-func (s *segment) overlaps(t *segment) bool {
-	sStar, tStar := s.star(), t.star()
+func (s *segment) overlaps(t *segment, steps *int) bool {
+	*steps++
 	switch {
-	case s.literal() && t.literal():
-		return s.glob[0] == t.glob[0]
-	case sStar && tStar:
+	case t.literal():
+		_, ok := s.matches(t.glob[0])
+		return ok
+	case s.literal():
+		_, ok := t.matches(s.glob[0])
+		return ok
+	case !s.glob.endsMeet(t.glob):
+		return false
+	case !s.capture && !t.capture:
 		// Between the ends there is room for whatever either wants there.
-		return s.glob.endsMeet(t.glob)
-	case sStar:
-		return s.glob.matchesSome(t)
-	case tStar:
-		return t.glob.matchesSome(s)
+		return true
+	case !s.capture:
+		s, t = t, s
 	}
-	for _, a := range s.templates() {
-		for _, b := range t.templates() {
-			if len(a) == len(b) && fitsAt(a, b, 0) {
+	// One with {tenant}, against one with it or with *.
+	*steps += len(tenantIDs)
+	affixes, other := len(s.glob[0])+len(s.glob[1]), len(t.glob[0])+len(t.glob[1])
+	for i := range tenantIDs {
+		tmpl := s.template(i)
+		if !t.capture {
+			if t.glob.matchesTemplate(tmpl) {
 				return true
 			}
+			continue
+		}
+		j := i + affixes - other // as long as the first
+		if j >= 0 && j < len(tenantIDs) && fitsAt(tmpl, t.template(j), 0) {
+			return true
 		}
 	}
 	return false
 }
 
-func (s *segment) star() bool { return !s.capture && !s.literal() }
-
-// A template stands for all texts of one length that a segment without * may
-// be: at each place a byte, or one of these two for the bytes that a tenant ID
-// has there.
+// A template stands for all texts of one length that a segment with {tenant}
+// may be: at each place a byte, or one of these two for the bytes that a tenant
+// ID has there.
 const (
 	tenantEdge  = '\x01' // a-z 0-9
 	tenantInner = '\x02' // a-z 0-9 - _
 )
 
-// templates returns the templates of a segment without *, one for each length.
-func (s *segment) templates() []string {
-	if !s.capture {
-		return []string{s.glob[0]}
-	}
-	var all []string
-	for n := range 62 { // an ID has 2 to 63 bytes
-		id := string(tenantEdge) + strings.Repeat(string(tenantInner), n) + string(tenantEdge)
-		all = append(all, s.glob[0]+id+s.glob[1])
+// tenantIDs are the templates of tenant IDs, which have 2 to 63 bytes.
+var tenantIDs = func() (all [62]string) {
+	for i := range all {
+		all[i] = string(tenantEdge) + strings.Repeat(string(tenantInner), i) + string(tenantEdge)
 	}
 	return all
-}
+}()
+
+// template returns the template of a segment with {tenant} for the IDs of the
+// given index.
+func (s *segment) template(i int) string { return s.glob[0] + tenantIDs[i] + s.glob[1] }
 
 // fitsAt reports whether a text may have part at index i, where both are
 // templates and tmpl is long enough.
@@ -272,17 +292,6 @@ func (g glob) matches(s string) bool {
 		s = s[i+len(part):]
 	}
 	return true
-}
-
-// matchesSome reports whether g, which has a *, matches some text that the
-// segment s, which has none, may be.
-func (g glob) matchesSome(s *segment) bool {
-	for _, tmpl := range s.templates() {
-		if g.matchesTemplate(tmpl) {
-			return true
-		}
-	}
-	return false
 }
 
 // matchesTemplate is matches for a template. What fits at one place of a

@@ -25,7 +25,8 @@
 //   - workloads: match is a SPIFFE ID in which `*` stands for a whole segment or
 //     any part of one, `{tenant}` for a tenant ID, and `**` at the end for one
 //     or more segments. At most one entry may match an ID, besides those with
-//     deny, which win. tenants lists tenant IDs, "{tenant}" for the one in the
+//     deny, which win; as all are compared with all, 4,000 entries may have
+//     patterns. tenants lists tenant IDs, "{tenant}" for the one in the
 //     ID, or "*" for all that the document lists. Absent means none.
 //   - originate: what the workload may start chains with. issuers are exact;
 //     without them the claims must name no issuer. scopes match by segments
@@ -35,7 +36,7 @@
 //     subject. classification is the highest, 0 if absent; max_ttl the longest
 //     life of claims, 5m if absent and 1h at the most.
 //   - calls and methods: /package.Service/Method or /package.Service/*. All
-//     rules that match a method apply together: callers is the intersection of
+//     rules that match a method, 32 at the most, apply together: callers is the intersection of
 //     those rules that state it (none if no rule does), scopes the union.
 //   - exempt methods need no tenant and have no callers: any workload of a
 //     listed trust domain may call them unless a deny entry matches it.
@@ -56,8 +57,9 @@ const (
 	MaxMaxTTL     = time.Hour
 )
 
-// MaxDocument is the size in bytes of the largest document.
-const MaxDocument = 4 << 20
+// MaxDocument is the size in bytes of the largest document. The worst document
+// of this size takes about a second and 700 MB to be refused.
+const MaxDocument = 1 << 20
 
 // Source yields the policy in force, or nil if there is none, in which case
 // everything is denied with [tenant.PolicyUnavailable]. A decision takes it

@@ -109,15 +109,15 @@ func (c *Credentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthI
 	switch {
 	case err == nil:
 		return conn, info, nil
-	case err == io.EOF:
-		return nil, nil, err
+	case tenant.ReasonOf(err) == "" && errors.Is(err, io.EOF):
+		return nil, nil, io.EOF // gRPC compares with ==
 	}
 	return nil, nil, c.refuse(raw, err)
 }
 
 // Info describes the protocol.
 func (c *Credentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone returns a copy that knows the same connections.

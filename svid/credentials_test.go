@@ -65,6 +65,9 @@ func TestMalformedPeer(t *testing.T) {
 				c, s := connect(t, svid.NewClientCredentials(bad, svid.Expect(inventoryID)), server)
 				wantReason(t, s.err, tt.want)
 				wantReason(t, refused.only(t), tt.want)
+				if s.err == nil {
+					return // the client would wait for the verdict for ever
+				}
 				if c.err != nil { // the server's verdict comes after the client's handshake
 					t.Fatal(c.err)
 				}
@@ -155,6 +158,10 @@ func TestConn(t *testing.T) {
 		if id := s.info.(credentials.TLSInfo).SPIFFEID.String(); id != gatewayID {
 			t.Errorf("SPIFFEID is %s", id)
 		}
+	})
+	t.Run("the server is not as expected", func(t *testing.T) {
+		wantReason(t, svid.Expecting(ck, svid.Expect(gatewayID)).Check(), tenant.ServerUnexpected)
+		wantReason(t, svid.Expecting(ck, svid.Expectation{}).Check(), tenant.ServerUnexpected)
 	})
 	t.Run("exporter", func(t *testing.T) {
 		if ck.Binding() != sk.Binding() || ck.Binding() == [32]byte{} {
@@ -253,10 +260,6 @@ func (c *countingCache) Put(key string, s *tls.ClientSessionState) {
 func TestResumption(t *testing.T) {
 	d := newDomain(t, devdomain.Config{})
 	inventory := newWorkload(t, d, inventoryID)
-	own, err := d.Issue(gatewayID)
-	if err != nil {
-		t.Fatal(err)
-	}
 	server := svid.NewServerCredentials(inventory)
 	cache := &countingCache{ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 	config := &tls.Config{
@@ -264,7 +267,7 @@ func TestResumption(t *testing.T) {
 		ServerName:         "inventory",
 		NextProtos:         []string{"h2"},
 		ClientSessionCache: cache,
-		Certificates:       []tls.Certificate{{Certificate: [][]byte{own.Certificates[0].Raw}, PrivateKey: own.PrivateKey}},
+		Certificates:       []tls.Certificate{issue(t, d, gatewayID)},
 	}
 	for i := range 3 {
 		cRaw, sRaw := tcp(t)
@@ -376,14 +379,19 @@ func TestLocalExpired(t *testing.T) {
 	_, s := connect(t, svid.NewClientCredentials(peer, svid.Expect(inventoryID), svid.WithClock(clk.Now)), server)
 	conn := known(t, server, s)
 	clk.Advance(2 * time.Hour)
-	wantReason(t, conn.Check(), tenant.IdentityUnavailable)
+	t.Run("I5 on an open connection", func(t *testing.T) { wantReason(t, conn.Check(), tenant.IdentityUnavailable) })
 
-	var refused refusals
-	server = svid.NewServerCredentials(newWorkload(t, d, "spiffe://prod.example/new"), svid.WithRefused(refused.add),
-		svid.WithClock(func() time.Time { return clk.Now().Add(2 * time.Hour) }))
-	_, s = connect(t, svid.NewClientCredentials(peer, svid.Expect(inventoryID), svid.WithClock(clk.Now)), server)
-	wantReason(t, s.err, tenant.IdentityUnavailable)
-	wantReason(t, refused.only(t), tenant.IdentityUnavailable)
+	fresh := newWorkload(t, d, "spiffe://prod.example/new")
+	for name, off := range map[string]time.Duration{"I5 at the handshake": 2 * time.Hour, "H5 not yet valid at the handshake": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			var refused refusals
+			server := svid.NewServerCredentials(fresh, svid.WithRefused(refused.add),
+				svid.WithClock(func() time.Time { return clk.Now().Add(off) }))
+			_, s := connect(t, svid.NewClientCredentials(peer, svid.Expect(fresh.ID().String()), svid.WithClock(clk.Now)), server)
+			wantReason(t, s.err, tenant.IdentityUnavailable)
+			wantReason(t, refused.only(t), tenant.IdentityUnavailable)
+		})
+	}
 }
 
 func TestNoIdentity(t *testing.T) {
@@ -420,6 +428,16 @@ func listen(t *testing.T, opts ...grpc.ServerOption) string {
 	return l.Addr().String()
 }
 
+// issue returns a certificate of d for a peer that is not ours.
+func issue(t *testing.T, d *devdomain.Domain, id string) tls.Certificate {
+	t.Helper()
+	own, err := d.Issue(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{own.Certificates[0].Raw}, PrivateKey: own.PrivateKey, Leaf: own.Certificates[0]}
+}
+
 // call makes one call to addr.
 func call(t *testing.T, addr string, creds credentials.TransportCredentials) error {
 	t.Helper()
@@ -435,11 +453,7 @@ func call(t *testing.T, addr string, creds credentials.TransportCredentials) err
 func TestForeignServer(t *testing.T) {
 	d := newDomain(t, devdomain.Config{})
 	gateway := newWorkload(t, d, gatewayID)
-	own, err := d.Issue(inventoryID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert := tls.Certificate{Certificate: [][]byte{own.Certificates[0].Raw}, PrivateKey: own.PrivateKey}
+	cert := issue(t, d, inventoryID)
 	for _, tt := range []struct {
 		name  string
 		creds credentials.TransportCredentials
@@ -481,11 +495,7 @@ func TestForeignServer(t *testing.T) {
 func TestForeignClient(t *testing.T) {
 	d := newDomain(t, devdomain.Config{})
 	inventory := newWorkload(t, d, inventoryID)
-	own, err := d.Issue(gatewayID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert := tls.Certificate{Certificate: [][]byte{own.Certificates[0].Raw}, PrivateKey: own.PrivateKey}
+	cert := issue(t, d, gatewayID)
 	for _, tt := range []struct {
 		name  string
 		creds credentials.TransportCredentials
@@ -501,7 +511,7 @@ func TestForeignClient(t *testing.T) {
 			addr := listen(t, grpc.Creds(svid.NewServerCredentials(inventory,
 				svid.WithRefused(func(_ net.Addr, err error) { refused <- err }))))
 			if err := call(t, addr, tt.creds); err == nil {
-				t.Error("the call succeeded")
+				t.Fatal("the call succeeded")
 			}
 			err := <-refused
 			wantReason(t, err, tt.want)
@@ -518,7 +528,7 @@ func TestForeignClient(t *testing.T) {
 	})
 	t.Run("a certificate that does not parse", func(t *testing.T) {
 		cRaw, sRaw := tcp(t)
-		bad := tls.Certificate{Certificate: [][]byte{{0x30, 0x00}}, PrivateKey: own.PrivateKey, Leaf: own.Certificates[0]}
+		bad := tls.Certificate{Certificate: [][]byte{{0x30, 0x00}}, PrivateKey: cert.PrivateKey, Leaf: cert.Leaf}
 		go tls.Client(cRaw, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}, Certificates: []tls.Certificate{bad}}).Handshake()
 		_, _, err := svid.NewServerCredentials(inventory).ServerHandshake(sRaw)
 		wantReason(t, err, tenant.SVIDMalformed)
@@ -528,6 +538,7 @@ func TestForeignClient(t *testing.T) {
 		cRaw.Close()
 		var refused refusals
 		_, _, err := svid.NewServerCredentials(inventory, svid.WithRefused(refused.add)).ServerHandshake(sRaw)
+		//nolint:errorlint // gRPC compares with ==, so a wrapped one would not do.
 		if err != io.EOF || refused.only(t) != nil {
 			t.Errorf("%v, refused %v", err, refused.only(t))
 		}

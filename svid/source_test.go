@@ -2,6 +2,7 @@ package svid_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -93,6 +96,23 @@ func TestSource(t *testing.T) {
 		return err == nil && !snap.Bundles.Has(partner.TrustDomain())
 	})
 
+	t.Run("an SVID that the profile does not allow", func(t *testing.T) {
+		before, err := s.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, key, err := d.IssueRaw(func(c *x509.Certificate) { c.URIs[0].Path = "" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		svid.Receive(s, &workloadapi.X509Context{
+			SVIDs:   []*x509svid.SVID{{ID: w.ID(), Certificates: chain, PrivateKey: key}},
+			Bundles: before.Bundles,
+		})
+		if after, err := s.Snapshot(); err != nil || after != before {
+			t.Errorf("it took the place of the good one: %v", err)
+		}
+	})
 	t.Run("withdrawn, and issued again", func(t *testing.T) {
 		w.Remove()
 		await(t, s, func(_ *svid.Snapshot, err error) bool { return tenant.ReasonOf(err) == tenant.IdentityUnavailable })

@@ -10,6 +10,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
+	"math/big"
 	"net/url"
 	"strings"
 	"testing"
@@ -174,6 +176,16 @@ func TestKeys(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := leaf.Verify(raw(t, d, nil, devdomain.WithKey(tt.key)), d.Bundle(), now)
 			wantReason(t, err, tt.want)
+		})
+	}
+}
+
+// TestKeySizes needs no keys that take long to make.
+func TestKeySizes(t *testing.T) {
+	for bits, want := range map[uint]tenant.Reason{2047: tenant.KeyUnsupported, 2048: "", 4096: "", 4097: tenant.KeyUnsupported} {
+		t.Run(fmt.Sprintf("H6 RSA %d", bits), func(t *testing.T) {
+			n := new(big.Int).Lsh(big.NewInt(1), bits-1)
+			wantReason(t, leaf.CheckKey(&rsa.PublicKey{N: n, E: 65537}), want)
 		})
 	}
 }

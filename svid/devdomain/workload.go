@@ -1,6 +1,7 @@
 package devdomain
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -196,7 +197,9 @@ func listen(path string) (net.Listener, error) {
 	l, err := net.Listen("unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		// A process that was killed leaves its socket behind.
-		c, dialErr := net.Dial("unix", path)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		c, dialErr := new(net.Dialer).DialContext(ctx, "unix", path)
 		if dialErr == nil {
 			c.Close()
 			return nil, fmt.Errorf("another process serves it: %w", err)
