@@ -96,6 +96,11 @@ generate: $(STAMP) ## Generates Go from the .proto files.
 mutants: ## Takes out one check at a time and demands that its test goes red; ONLY=H1 picks some.
 	@go run ./e2e/mutants -only '$(ONLY)'
 
+.PHONY: model
+model: ## Searches the protocol's model for attacks, with all checks and without some.
+	@$(MAKE) packages DEB_PACKAGES=spin
+	@go run ./conformance/model
+
 .PHONY: fuzz
 fuzz: ## Runs every fuzz target for FUZZTIME (10s) each.
 	@targets=$$(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . || true); \
