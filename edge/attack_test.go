@@ -1,9 +1,11 @@
 package edge_test
 
 import (
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +39,7 @@ func mesh(t testing.TB) (*world, *issuer, *issuer) {
 		jose.JSONWebKey{KeyID: "sym", Algorithm: "HS256", Key: []byte(strings.Repeat("s", 32))},
 		jwk("private", "RS256", rsa0),
 		jwk("small", "RS256", smallRSA().Public()),
+		jwk("huge", "RS256", &rsa.PublicKey{N: new(big.Int).SetBit(rsa0.N, 4096, 1), E: 65537}),
 		jwk("wrongalg", "ES256", rsa0.Public()),
 		jwk("twoalgs", "RS256", rsa0.Public()), jwk("twoalgs", "PS256", rsa0.Public()),
 		withOps(jwk("ops", "RS256", rsa0.Public()), "encrypt"),
@@ -108,6 +111,7 @@ func attacks(is, two *issuer) []attack {
 		{"T2 a key for another operation", is.token(jose.RS256, "ops", rsa0, nil), tenant.TokenKeyUnknown, false},
 		{"T2 a published private key", is.token(jose.RS256, "private", rsa0, nil), tenant.TokenKeyUnknown, false},
 		{"T2 a short RSA key", is.token(jose.RS256, "small", rsa0, nil), tenant.TokenKeyUnknown, false},
+		{"T2 a huge RSA key", is.token(jose.RS256, "huge", rsa0, nil), tenant.TokenKeyUnknown, false},
 		{"T2 a key whose alg is not its type's", is.token(jose.RS256, "wrongalg", rsa0, nil), tenant.TokenKeyUnknown, false},
 		{"T2 a symmetric key under RS256", is.token(jose.RS256, "sym", rsa0, nil), tenant.TokenKeyUnknown, false},
 
@@ -134,6 +138,7 @@ func attacks(is, two *issuer) []attack {
 		{"T4 empty payload", part[0] + ".." + part[2], tenant.TokenMalformed, false},
 		{"T4 payload not an object", sign(header, `["acme"]`), tenant.TokenMalformed, false},
 		{"T4 payload null", sign(header, `null`), tenant.TokenClaimMissing, false},
+		{"T4 header null", sign(`null`, payload), tenant.TokenMalformed, false},
 		{"T4 two payloads", sign(header, payload+payload), tenant.TokenMalformed, false},
 		{"T4 payload not UTF-8", with("\"x\":\"\xff\""), tenant.TokenMalformed, false},
 		{"T4 lone surrogate", is.headedWith(`"sub":"\ud800x"`), tenant.TokenMalformed, false},
@@ -198,6 +203,10 @@ func attacks(is, two *issuer) []attack {
 		{"T8 16 KiB of dots", strings.Repeat(".", 16<<10), tenant.TokenMalformed, false},
 		{"T8 deep arrays", b64([]byte(header)) + "." + b64([]byte(strings.Repeat("[", 10<<10))) + ".AAAA", tenant.TokenMalformed, false},
 		{"T8 deep objects", b64([]byte(header)) + "." + b64([]byte(strings.Repeat(`{"a":`, 2<<10))) + ".AAAA", tenant.TokenMalformed, false},
+		// The claims are the outermost level.
+		{"T8 nested 17 deep", is.good(claims{"x": nested(16)}), tenant.TokenMalformed, false},
+		{"T8 nested 17 deep, behind a quote", with(`"x":["\"",` + string(marshal(nested(15))) + `]`), tenant.TokenMalformed, false},
+		{"T8 a long sub", is.good(claims{"sub": strings.Repeat("s", 513)}), tenant.TokenMalformed, false},
 		{"T8 deep header", b64([]byte(strings.Repeat("[", 10<<10))) + ".e30.AAAA", tenant.TokenMalformed, false},
 		{"T8 deep inside strings", b64([]byte(header)) + "." + b64([]byte(`{"a\\":"\\\"","b":`+strings.Repeat("[", 10<<10))) + ".AAAA", tenant.TokenMalformed, false},
 		{"very many values, unsigned", b64([]byte(header)) + "." + b64([]byte(`{"iss":"`+is.URL+`","x":[`+strings.Repeat("0,", 5<<10)+"0]}")) + ".AAAA", tenant.TokenSignature, false},
@@ -227,6 +236,15 @@ func (is *issuer) headedWith(member string) string {
 // renamed returns a good token in which a claim has another name.
 func (is *issuer) renamed(from, to string) string {
 	return is.good(claims{to: is.payload(nil)[from], from: nil})
+}
+
+// nested returns lists, one in another.
+func nested(depth int) any {
+	var v any = canary
+	for range depth {
+		v = []any{v}
+	}
+	return v
 }
 
 func manyMembers(n int) string {

@@ -2,13 +2,14 @@ package edge
 
 import (
 	"context"
-	"time"
+	"errors"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/interceptors"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -17,32 +18,37 @@ import (
 // clients call with a bearer token, as the metadata key authorization. It does
 // for calls what [HTTP] does for requests, to their metadata too. A token that
 // is not accepted is UNAUTHENTICATED with a fixed text, or UNAVAILABLE if the
-// issuer's keys cannot be had.
+// issuer's keys cannot be had. A refusal that the handler returns, such as the
+// error of [tenant.Require], becomes a status too, and is recorded.
 //
 // Such a listener is a server of its own, beside the one with the guard's
 // options. It panics if v or o is nil.
 func UnaryServerInterceptor(v *Verifier, o Originator) grpc.UnaryServerInterceptor {
 	mustHave(v, o)
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		ctx, _, err := v.call(ctx, o, info.FullMethod)
+		c, err := v.call(ctx, o, info.FullMethod)
 		if err != nil {
 			return nil, err
 		}
-		return handler(ctx, req)
+		resp, err := handler(c.ctx, req)
+		if err != nil {
+			return nil, c.answered(err)
+		}
+		return resp, nil
 	}
 }
 
 // StreamServerInterceptor is [UnaryServerInterceptor] for streams. The token is
 // checked when the stream opens. Once the token or the tenant context made of
-// it has expired, no message is received or sent any more.
+// it has expired, no message is received or sent any more, and that is recorded.
 func StreamServerInterceptor(v *Verifier, o Originator) grpc.StreamServerInterceptor {
 	mustHave(v, o)
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-		ctx, exp, err := v.call(ss.Context(), o, info.FullMethod)
+		c, err := v.call(ss.Context(), o, info.FullMethod)
 		if err != nil {
 			return err
 		}
-		return handler(srv, &stream{ss, ctx, v, exp})
+		return c.answered(handler(srv, &stream{ss, c}))
 	}
 }
 
@@ -52,53 +58,75 @@ func mustHave(v *Verifier, o Originator) {
 	}
 }
 
-// call lets a call in, or returns the status that refuses it, and the token's exp.
-func (v *Verifier) call(ctx context.Context, o Originator, method string) (context.Context, time.Time, error) {
+// call is a call that was let in.
+type call struct {
+	v   *Verifier
+	ctx context.Context // holds the tenant
+	r   request
+	d   verdict
+}
+
+// call lets a call in, or returns the status that refuses it.
+func (v *Verifier) call(ctx context.Context, o Originator, method string) (*call, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	r := request{method, headers(md)}
 	stripped := metadata.NewIncomingContext(ctx, metadata.MD(r.headers.forHandler()))
-	ctx, c, proven, err := v.enter(stripped, o, r)
+	out, d, err := v.enter(stripped, o, r)
 	if err != nil {
-		err = statusOf(err, proven)
-		if status.Code(err) == codes.Unavailable {
-			_ = grpc.SetTrailer(stripped, metadata.Pairs("grpc-retry-pushback-ms", "-1")) // gRFC A6: do not retry
-		}
-		return stripped, time.Time{}, err
+		return nil, noRetry(stripped, statusOf(err, d.proven))
 	}
-	return ctx, c.Expires, nil
+	return &call{v, out, r, d}, nil
+}
+
+// answered turns a refusal that the handler returns into a status, and records
+// it: what a stream ended with, or what a handler asked package tenant for.
+func (c *call) answered(err error) error {
+	var e *tenant.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	_ = c.v.record(c.ctx, c.r, c.d, audit.Event{Reason: e.Reason, Detail: e.Detail, Rule: e.Rule}) // refused whether or not it is recorded
+	return noRetry(c.ctx, interceptors.Status(e))
+}
+
+// noRetry tells the client not to retry what is unavailable (gRFC A6).
+func noRetry(ctx context.Context, err error) error {
+	if status.Code(err) == codes.Unavailable {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", "-1"))
+	}
+	return err
 }
 
 // stream is a stream whose context holds the tenant.
 type stream struct {
 	grpc.ServerStream
-	ctx context.Context
-	v   *Verifier
-	exp time.Time
+	c *call
 }
 
-func (s *stream) Context() context.Context { return s.ctx }
+func (s *stream) Context() context.Context { return s.c.ctx }
 
 func (s *stream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
-	return s.valid()
+	return s.c.valid()
 }
 
 func (s *stream) SendMsg(m any) error {
-	if err := s.valid(); err != nil {
+	if err := s.c.valid(); err != nil {
 		return err
 	}
 	return s.ServerStream.SendMsg(m)
 }
 
-func (s *stream) valid() error {
-	if !s.v.cfg.Clock().Before(s.exp.Add(s.v.cfg.Leeway)) {
-		return interceptors.Status(tenant.Deny(tenant.TokenExpired, "expired on an open stream"))
+// valid says whether the token, and the context that was made of it, still are.
+func (c *call) valid() error {
+	if !c.v.cfg.Clock().Before(c.d.claims.Expires.Add(c.v.cfg.Leeway)) {
+		return tenant.Deny(tenant.TokenExpired, "expired on an open stream")
 	}
-	if _, ok := tenant.FromContext(s.ctx); ok {
-		if _, err := tenant.Require(s.ctx); err != nil {
-			return interceptors.Status(asError(err))
+	if _, ok := tenant.FromContext(c.ctx); ok {
+		if _, err := tenant.Require(c.ctx); err != nil {
+			return asError(err)
 		}
 	}
 	return nil

@@ -68,9 +68,13 @@ func (s *service) FullDuplexCall(ss testpb.TestService_FullDuplexCallServer) err
 }
 
 func serve(t *testing.T, v *edge.Verifier, o edge.Originator) (testpb.TestServiceClient, *service) {
+	impl := new(service)
+	return serveWith(t, v, o, impl), impl
+}
+
+func serveWith(t *testing.T, v *edge.Verifier, o edge.Originator, impl testpb.TestServiceServer) testpb.TestServiceClient {
 	l := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer(grpc.UnaryInterceptor(edge.UnaryServerInterceptor(v, o)), grpc.StreamInterceptor(edge.StreamServerInterceptor(v, o)))
-	impl := new(service)
 	testpb.RegisterTestServiceServer(srv, impl)
 	go srv.Serve(l)
 	t.Cleanup(srv.Stop)
@@ -80,7 +84,7 @@ func serve(t *testing.T, v *edge.Verifier, o edge.Originator) (testpb.TestServic
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return testpb.NewTestServiceClient(conn), impl
+	return testpb.NewTestServiceClient(conn)
 }
 
 // shapes are the ways to make one call.
@@ -205,6 +209,76 @@ func TestGRPCUnavailable(t *testing.T) {
 	if got := trailer.Get("grpc-retry-pushback-ms"); len(got) != 1 || got[0] != "-1" {
 		t.Errorf("the trailer is %v", trailer)
 	}
+}
+
+// What a handler neither receives nor sends once the token has expired, whatever
+// it does about the other direction.
+func TestStreamEndsBothWays(t *testing.T) {
+	w, one, _ := mesh(t)
+	impl := &oneWay{expire: func() { w.clock.Add(2 * time.Hour) }}
+	client := serveWith(t, w.v, new(originator), impl)
+	refused := func(t *testing.T, err error) {
+		t.Helper()
+		if status.Code(err) != codes.Unauthenticated || interceptors.ReasonOf(err) != tenant.TokenExpired {
+			t.Errorf("the stream ended with %v", err)
+		}
+		w.wantDenied(t, "", "/grpc.testing.TestService/"+impl.method, tenant.TokenExpired)
+	}
+	t.Run("no message is received", func(t *testing.T) {
+		w.clock.Set(start)
+		s, err := client.StreamingInputCall(bearing(t, one.good(nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			s.Send(&testpb.StreamingInputCallRequest{})
+		}
+		_, err = s.CloseAndRecv()
+		refused(t, err)
+		if impl.received != 1 {
+			t.Errorf("%d messages reached the handler, want 1", impl.received)
+		}
+	})
+	t.Run("no message is sent", func(t *testing.T) {
+		w.clock.Set(start)
+		s, err := client.StreamingOutputCall(bearing(t, one.good(nil)), &testpb.StreamingOutputCallRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Recv()
+		refused(t, err)
+	})
+}
+
+// oneWay expires its token after the first message.
+type oneWay struct {
+	testpb.UnimplementedTestServiceServer
+	expire   func()
+	received int
+	method   string
+}
+
+func (s *oneWay) StreamingInputCall(ss testpb.TestService_StreamingInputCallServer) error {
+	s.method, s.received = "StreamingInputCall", 0
+	for {
+		if _, err := ss.Recv(); err != nil {
+			return err // io.EOF too: nothing is sent here
+		}
+		s.received++
+		s.expire()
+	}
+}
+
+func (s *oneWay) StreamingOutputCall(_ *testpb.StreamingOutputCallRequest, ss testpb.TestService_StreamingOutputCallServer) error {
+	s.method = "StreamingOutputCall"
+	if err := ss.Send(&testpb.StreamingOutputCallResponse{}); err != nil {
+		return err
+	}
+	s.expire()
+	return ss.Send(&testpb.StreamingOutputCallResponse{})
 }
 
 // No message passes on an open stream once its token has expired.

@@ -37,9 +37,9 @@ func HTTP(v *Verifier, o Originator, next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		method := r.Method + " " + r.URL.EscapedPath()
-		ctx, _, proven, err := v.enter(r.Context(), o, request{method[:min(len(method), maxMethod)], headers(r.Header)})
+		ctx, d, err := v.enter(r.Context(), o, request{method[:min(len(method), maxMethod)], headers(r.Header)})
 		if err != nil {
-			refuse(w, err, proven)
+			refuse(w, err, d.proven)
 			return
 		}
 		r = r.WithContext(ctx)

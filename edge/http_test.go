@@ -164,6 +164,7 @@ func TestHTTPHeaders(t *testing.T) {
 			r := get(one.good(nil))
 			r.Header.Set(c.header, c.value)
 			r.Header.Set("Accept-Language", "mi")
+			r.Trailer = http.Header{c.header: {c.value}}
 			rec := httptest.NewRecorder()
 			h.ServeHTTP(rec, r)
 			if rec.Code != 204 || o.last.Load().Tenant.String() != "acme" {
@@ -180,6 +181,9 @@ func TestHTTPHeaders(t *testing.T) {
 			got := next.last.Header
 			if got.Get("Authorization") != "" || got.Get("Accept-Language") != "mi" || c.header != "Baggage" && len(got) != 1 {
 				t.Errorf("the handler sees %v", got)
+			}
+			if next.last.Trailer != nil {
+				t.Errorf("the handler sees trailers %v", next.last.Trailer)
 			}
 			if r.Header.Get("Authorization") == "" {
 				t.Error("the caller's request was changed")

@@ -237,12 +237,13 @@ func parseKey(raw json.RawMessage) (kid string, k key, ok bool) {
 
 // algorithms returns those that a key of this type and size can be used with
 // (RFC 7518, section 3.1; RFC 8037, section 3.1). RSA keys have 2048 bits at
-// least (RFC 7518, section 3.3) and 8192 at most. Private and symmetric keys
-// have none: a published one proves nothing.
+// least (RFC 7518, section 3.3) and 4096 at most, which is go-jose's own limit
+// unless the process raises it. Private and symmetric keys have none: a
+// published one proves nothing.
 func algorithms(public any) []string {
 	switch p := public.(type) {
 	case *rsa.PublicKey:
-		if n := p.N.BitLen(); n >= 2048 && n <= 8192 {
+		if n := p.N.BitLen(); n >= 2048 && n <= 4096 {
 			return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
 		}
 	case *ecdsa.PublicKey:

@@ -3,6 +3,7 @@ package edge_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -202,13 +203,130 @@ func TestKeysEndpointSlow(t *testing.T) {
 	})
 }
 
+func TestKeysOneFetchAtATime(t *testing.T) {
+	w, is, token := oneIssuer(t)
+	good := is.jwks.Load().(http.HandlerFunc)
+	entered, release := make(chan struct{}, 2), make(chan struct{})
+	is.answer(func(w http.ResponseWriter, r *http.Request) {
+		entered <- struct{}{}
+		<-release
+		good(w, r)
+	})
+	first := make(chan error, 1)
+	go func() {
+		_, err := w.v.Verify(t.Context(), token)
+		first <- err
+	}()
+	<-entered
+	w.clock.Add(limits.RefreshInterval)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.v.Verify(gone, token); tenant.ReasonOf(err) != tenant.KeysUnavailable {
+		t.Errorf("who does not wait for the fetch gets %v", err)
+	}
+	close(release)
+	if err := <-first; err != nil {
+		t.Errorf("who waits for the fetch gets %v", err)
+	}
+	w.v.WaitFetches()
+	if n := is.fetches.Load(); n != 1 {
+		t.Errorf("T10: %d fetches, want 1", n)
+	}
+}
+
 func TestKeysTimeout(t *testing.T) {
 	_, is, token := oneIssuer(t)
 	short := limits
 	short.Timeout = time.Millisecond
-	w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience}}, Keys: short})
+	w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience}}, Keys: short, Client: new(http.Client)})
 	is.answer(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := w.v.Verify(ctx, token); tenant.ReasonOf(err) != tenant.KeysUnavailable || ctx.Err() != nil {
+		t.Errorf("Verify = %v, %v", err, ctx.Err())
+	}
+}
+
+func TestKeysRedirected(t *testing.T) {
+	_, is, token := oneIssuer(t)
+	keys := is.jwks.Load().(http.HandlerFunc)
+	for n, want := range map[int]tenant.Reason{1: "", 3: "", 4: tenant.KeysUnavailable} {
+		t.Run(fmt.Sprintf("T10 redirected %d times", n), func(t *testing.T) {
+			w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience}}})
+			left := n
+			is.answer(func(w http.ResponseWriter, r *http.Request) {
+				if left--; left >= 0 {
+					http.Redirect(w, r, is.URL+"/jwks", http.StatusFound)
+					return
+				}
+				keys(w, r)
+			})
+			if _, err := w.v.Verify(t.Context(), token); tenant.ReasonOf(err) != want {
+				t.Errorf("Verify = %v, want %q", err, want)
+			}
+		})
+	}
+	t.Run("T10 redirected to another scheme", func(t *testing.T) {
+		target := "https" + strings.TrimPrefix(is.URL, "http") + "/jwks"
+		w := newWorld(t, edge.Config{
+			Issuers: []edge.Issuer{{URL: is.URL, Audience: audience}},
+			Client:  &http.Client{Transport: redirecting{keys, target}},
+		})
+		w.wantReason(t, token, tenant.KeysUnavailable)
+	})
+}
+
+// redirecting answers the JWK Set at one URL, and redirects to it from others.
+type redirecting struct {
+	keys   http.HandlerFunc
+	target string
+}
+
+func (d redirecting) RoundTrip(r *http.Request) (*http.Response, error) {
+	rec := httptest.NewRecorder()
+	switch {
+	case r.URL.String() == d.target:
+		d.keys(rec, r)
+	case strings.HasPrefix(r.URL.Path, "/.well-known/"):
+		base := "http://" + r.URL.Host
+		rec.Write(marshal(map[string]any{"issuer": base, "jwks_uri": base + "/jwks"}))
+	default:
+		http.Redirect(rec, r, d.target, http.StatusFound)
+	}
+	return rec.Result(), nil
+}
+
+// Of a document that never ends, no more is read than it may have.
+func TestKeysEndless(t *testing.T) {
+	_, is, token := oneIssuer(t)
+	body := new(endless)
+	w := newWorld(t, edge.Config{
+		Issuers: []edge.Issuer{{URL: is.URL, JWKSURL: is.URL + "/jwks", Audience: audience}}, Keys: limits,
+		Client: &http.Client{Transport: body},
+	})
 	w.wantReason(t, token, tenant.KeysUnavailable)
+	if body.n > limits.MaxDocument+1<<10 {
+		t.Errorf("T10: %d bytes were read, more than %d", body.n, limits.MaxDocument)
+	}
+}
+
+// endless answers with spaces, for longer than any test wants to wait.
+type endless struct{ n int64 }
+
+func (e *endless) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: 200, Body: io.NopCloser(e)}, nil
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.n > 16<<20 {
+		return 0, io.EOF
+	}
+	p = p[:min(len(p), 1<<10)]
+	for i := range p {
+		p[i] = ' '
+	}
+	e.n += int64(len(p))
+	return len(p), nil
 }
 
 func TestDiscovery(t *testing.T) {

@@ -33,10 +33,9 @@ type request struct {
 // cancellation does not stop.
 const recordTimeout = 5 * time.Second
 
-// enter verifies the request's token and originates its claims. proven says
-// whether the issuer signed the token, so that a client may be told more.
-func (v *Verifier) enter(ctx context.Context, o Originator, r request) (_ context.Context, c *hop.Claims, proven bool, err error) {
-	var d verdict
+// enter verifies the request's token and originates its claims. It returns what
+// is known about the token even if it is refused.
+func (v *Verifier) enter(ctx context.Context, o Originator, r request) (_ context.Context, d verdict, err error) {
 	token, err := r.headers.bearer()
 	if err == nil {
 		d, err = v.verify(ctx, token)
@@ -44,18 +43,18 @@ func (v *Verifier) enter(ctx context.Context, o Originator, r request) (_ contex
 	if err != nil {
 		e := asError(err)
 		_ = v.record(ctx, r, d, audit.Event{Reason: e.Reason, Detail: e.Detail}) // refused whether or not it is recorded
-		return ctx, nil, d.proven, e
+		return ctx, d, e
 	}
 	if other := claimed.Tenant(r.headers, d.tenant); other != "" {
 		if err := v.record(ctx, r, d, audit.Event{Allowed: true, Claimed: other}); err != nil {
-			return ctx, nil, true, tenant.Deny(tenant.AuditUnavailable, "the decision could not be recorded")
+			return ctx, d, tenant.Deny(tenant.AuditUnavailable, "the decision could not be recorded")
 		}
 	}
 	ctx, err = o.Originate(ctx, d.claims)
 	if err != nil {
-		return ctx, nil, true, asError(err)
+		return ctx, d, asError(err)
 	}
-	return ctx, d.claims, true, nil
+	return ctx, d, nil
 }
 
 // record completes an event and records it.

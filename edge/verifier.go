@@ -145,7 +145,7 @@ func (s *keySet) verify(ctx context.Context, token string, header members) ([]by
 		return nil, tenant.Deny(tenant.TokenMalformed, "not a JWS")
 	}
 	payload, err := jws.Verify(k.public)
-	if err != nil {
+	if err != nil || !saltFits(k.public, alg, token) {
 		return nil, tenant.Deny(tenant.TokenSignature, "the signature does not verify")
 	}
 	return payload, nil

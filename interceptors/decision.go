@@ -30,6 +30,7 @@ type call struct {
 	headers map[string][]string // as received
 
 	metadata hop.Metadata
+	asserted *hop.Claims // to be originated
 	chain    *hop.Chain
 	record   *mint.Record
 
@@ -48,13 +49,14 @@ func (g *Guard) event(c *call) audit.Event {
 		Method:     c.method,
 		Rule:       strings.Join(c.rules, " "),
 	}
-	var claims *hop.Claims
-	if c.chain != nil {
+	claims := c.asserted
+	switch {
+	case c.chain != nil:
 		claims, e.Proven = c.chain.Claims(), true
 		for _, s := range c.chain.Path() {
 			e.Path = append(e.Path, s.Signer.String())
 		}
-	} else {
+	case claims == nil:
 		claims = hop.UnverifiedClaims(c.metadata)
 	}
 	if claims != nil {

@@ -109,11 +109,17 @@ func TestOriginate(t *testing.T) {
 				t.Fatalf("got %v, want %s", err, row.reason)
 			}
 			events := sink.take()
-			if len(events) != 1 || events[0].Allowed || events[0].Reason != row.reason {
+			if len(events) != 1 || events[0].Allowed || events[0].Reason != row.reason ||
+				events[0].Tenant != row.claims.Tenant.String() || events[0].Subject != row.claims.Subject || events[0].Proven {
 				t.Errorf("audit: %+v", events)
 			}
 		})
 	}
+	t.Run("no claims", func(t *testing.T) {
+		if _, err := gateway.Originate(t.Context(), nil); tenant.ReasonOf(err) != tenant.ContextMissing {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("what is left out is filled in", func(t *testing.T) {
 		tid, _ := tenant.ParseID("acme")
 		ctx, err := gateway.Originate(t.Context(), &hop.Claims{

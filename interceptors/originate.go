@@ -20,10 +20,11 @@ import (
 // TenantUID that are empty are filled in, scopes are sorted, IssuedAt is now,
 // and Expires is as asked but no later than the policy's max_ttl from now.
 //
-// It fails with a [*tenant.Error]: [tenant.ContextPresent] where ctx carries a
-// tenant already, or the reason why policy refuses.
+// It fails with a [*tenant.Error]: [tenant.ContextMissing] without claims,
+// [tenant.ContextPresent] where ctx carries a tenant already, or the reason why
+// policy refuses.
 func (g *Guard) Originate(ctx context.Context, claims *hop.Claims) (context.Context, error) {
-	c := &call{point: audit.Originate}
+	c := &call{point: audit.Originate, asserted: claims}
 	out, err := g.originate(ctx, claims, c)
 	if err == nil {
 		err = g.allow(ctx, c)
@@ -36,6 +37,9 @@ func (g *Guard) Originate(ctx context.Context, claims *hop.Claims) (context.Cont
 }
 
 func (g *Guard) originate(ctx context.Context, claims *hop.Claims, c *call) (context.Context, error) {
+	if claims == nil {
+		return nil, tenant.Deny(tenant.ContextMissing, "no claims to originate")
+	}
 	if mint.From(ctx) != nil {
 		return nil, tenant.Deny(tenant.ContextPresent, "the context carries a tenant already")
 	}
