@@ -145,19 +145,21 @@ func seeds(f *testing.F) []*golden {
 
 // What parses is the canonical encoding of what it parsed to.
 func FuzzParseStatement(f *testing.F) {
-	n := 0
+	statements := vectorStatements(f)
 	for _, g := range seeds(f) {
 		m := new(pb.HopChain)
 		if err := decodeText(g.Hops, m); err != nil {
 			f.Fatal(err)
 		}
 		for _, h := range m.Hops {
-			f.Add(h.Statement)
-			n++
+			statements = append(statements, h.Statement)
 		}
 	}
-	if n == 0 {
+	if len(statements) == 0 {
 		f.Fatal("no seeds")
+	}
+	for _, b := range statements {
+		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := ParseStatement(b)
@@ -174,36 +176,36 @@ func FuzzParseStatement(f *testing.F) {
 	})
 }
 
-// Of all metadata, exactly what was captured verifies.
+// Of all metadata, exactly what was captured, or stands in a vector, verifies.
 func FuzzVerify(f *testing.F) {
-	calls := seeds(f)
-	if len(calls) == 0 {
-		f.Fatal("no seeds")
-	}
+	calls := append(seeds(f), vectorCalls(f)...)
+	known := map[Metadata]bool{}
 	for i, g := range calls {
-		hops, certs := new(pb.HopChain), new(pb.CertificateChains)
-		if err := decodeText(g.Hops, hops); err != nil {
-			f.Fatal(err)
+		known[Metadata{Hops: g.Hops, Certs: g.Certs}] = true
+		hops, err := base64.RawURLEncoding.DecodeString(g.Hops)
+		if err != nil {
+			continue // a vector that is about this
 		}
-		if err := decodeText(g.Certs, certs); err != nil {
-			f.Fatal(err)
+		if certs, err := base64.RawURLEncoding.DecodeString(g.Certs); err == nil {
+			f.Add(i, hops, certs)
 		}
-		f.Add(i, must(marshal(hops)), must(marshal(certs)))
+	}
+	if len(known) == 0 {
+		f.Fatal("no seeds")
 	}
 	f.Fuzz(func(t *testing.T, i int, hops, certs []byte) {
 		if i < 0 || i >= len(calls) {
 			return
 		}
-		g := calls[i]
 		m := Metadata{Hops: base64.RawURLEncoding.EncodeToString(hops), Certs: base64.RawURLEncoding.EncodeToString(certs)}
-		chain, err := Verify(m, g.expected())
+		chain, err := Verify(m, calls[i].expected())
 		if err != nil {
 			if chain != nil {
 				t.Fatal("an error came with a chain")
 			}
 			return
 		}
-		if m.Hops != g.Hops || m.Certs != g.Certs {
+		if !known[m] {
 			t.Fatalf("verified, and is not what was captured:\n%s\n%s", m.Hops, m.Certs)
 		}
 	})

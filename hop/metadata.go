@@ -41,6 +41,7 @@ func (m Metadata) LogValue() slog.Value { return slog.StringValue(m.String()) }
 // Headers without the keys give the zero Metadata.
 func ParseMetadata(headers map[string][]string) (Metadata, error) {
 	var m Metadata
+	empty := "" // a key whose value is; ambiguity counts first
 	for key, values := range headers {
 		if !IsMetadataKey(key) {
 			continue
@@ -49,13 +50,16 @@ func ParseMetadata(headers map[string][]string) (Metadata, error) {
 			return Metadata{}, tenant.Deny(tenant.MetadataAmbiguous, "%q stands %d times", key, len(values))
 		}
 		if values[0] == "" {
-			return Metadata{}, malformed("%q is empty", key)
+			empty = key
 		}
 		if key == HopsKey {
 			m.Hops = values[0]
 		} else {
 			m.Certs = values[0]
 		}
+	}
+	if empty != "" {
+		return Metadata{}, malformed("%q is empty", empty)
 	}
 	if err := m.checkSize(); err != nil {
 		return Metadata{}, err

@@ -107,6 +107,11 @@ func sign(key crypto.Signer, kind Kind, statement []byte) ([]byte, error) {
 // verify fails with [tenant.KeyUnsupported], [tenant.SignatureMalformed] or
 // [tenant.SignatureInvalid].
 func verify(pub crypto.PublicKey, kind Kind, statement, signature []byte) error {
+	return verifyMessage(pub, signedBytes(kind, statement), signature)
+}
+
+// verifyMessage is verify for the bytes that are signed.
+func verifyMessage(pub crypto.PublicKey, message, signature []byte) error {
 	alg, err := algorithmOf(pub)
 	if err != nil {
 		return err
@@ -114,7 +119,7 @@ func verify(pub crypto.PublicKey, kind Kind, statement, signature []byte) error 
 	if len(signature) != alg.size {
 		return tenant.Deny(tenant.SignatureMalformed, "the key signs with %d bytes, not %d", alg.size, len(signature))
 	}
-	digest := alg.digest(signedBytes(kind, statement))
+	digest := alg.digest(message)
 	ok := false
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:

@@ -346,6 +346,7 @@ func FuzzParse(f *testing.F) {
 		[]byte("? [version]\n: 1\n"), []byte("null\n"), []byte("- a\n- {b: c}\n"), []byte("%YAML 1.1\n---\n!!map {}\n"),
 		[]byte("version: 1\nworkloads: [[], 1, null, {match: {}}]\nmethods: {}\ntenants: [1]\ntrust_domains: {a: b}\n"),
 	}
+	seeds = append(seeds, vectorPolicies(f)...)
 	if len(seeds) == 0 || len(design) == 0 {
 		f.Fatal("an empty seed corpus")
 	}

@@ -156,6 +156,12 @@ func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time)
 	if err := v.Valid(now); err != nil {
 		return nil, err
 	}
+	for i, c := range chain[1:] {
+		// crypto/x509 takes intermediates in any order, and ones that nobody needs.
+		if err := chain[i].CheckSignatureFrom(c); err != nil {
+			return nil, tenant.Deny(tenant.SVIDMalformed, "%s: certificate %d was not issued by the next: %w", id, i, err)
+		}
+	}
 	return v, nil
 }
 
