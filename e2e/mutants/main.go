@@ -14,7 +14,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tenantmesh/tenantmesh/e2e/internal/gotest"
 )
@@ -79,9 +81,10 @@ func run(ctx context.Context, out io.Writer, root, dir, only string) (bool, erro
 	// A test that fails anyway, or does not run, proves nothing.
 	baseline := map[target]result{}
 	pending := map[target]chan result{}
+	unchanged := binaries{dir: tmp, built: map[string]func() (string, error){}}
 	for _, m := range mutants {
 		if pending[m.test] == nil {
-			pending[m.test] = in(func(tree string) result { return m.test.green(ctx, tree) })
+			pending[m.test] = in(func(tree string) result { return m.test.green(ctx, tree, &unchanged) })
 		}
 	}
 	for t, c := range pending {
@@ -125,14 +128,22 @@ type result struct {
 // target is what go test is to run: a package and a -run pattern.
 type target struct{ pkg, run string }
 
-// test runs t in tree.
+// flags are those of building tests: neither vet nor symbols would change a
+// result, and both take time for each mutant.
+var flags = []string{"-vet=off", "-ldflags=-s -w"}
+
+// test builds and runs t in tree.
 func (t target) test(ctx context.Context, tree string) (gotest.Summary, string, error) {
+	args := slices.Concat([]string{"test", "-json", "-count=1", "-timeout=2m"}, flags, []string{"-run", t.run, t.pkg})
+	return output(ctx, tree, args...)
+}
+
+// output runs go with args in dir and reads the test events that it prints.
+func output(ctx context.Context, dir string, args ...string) (gotest.Summary, string, error) {
 	var stdout, stderr, text bytes.Buffer
-	cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout=2m",
-		"-vet=off", "-ldflags=-s -w", // neither would change a result, and both take time for each mutant
-		"-run", t.run, t.pkg)
-	cmd.Dir = tree
-	cmd.Env = append(os.Environ(), "PWD="+tree)
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PWD="+dir)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
@@ -145,22 +156,58 @@ func (t target) test(ctx context.Context, tree string) (gotest.Summary, string, 
 	return sum, text.String() + stderr.String(), err
 }
 
-// green demands that the test passes, and that one runs as deep as the pattern
-// goes: for TestA/H1, go test is content with TestA alone.
-func (t target) green(ctx context.Context, tree string) result {
-	sum, output, err := t.test(ctx, tree)
+// binaries are the tests of the unchanged code, built once for each package.
+type binaries struct {
+	dir   string
+	mu    sync.Mutex
+	built map[string]func() (string, error)
+}
+
+// get returns the path of the test binary of pkg.
+func (b *binaries) get(ctx context.Context, tree, pkg string) (string, error) {
+	b.mu.Lock()
+	build := b.built[pkg]
+	if build == nil {
+		file := filepath.Join(b.dir, fmt.Sprintf("%d.test", len(b.built)))
+		build = sync.OnceValues(func() (string, error) {
+			cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"test", "-c", "-o", file}, flags, []string{pkg})...)
+			cmd.Dir = tree
+			cmd.Env = append(os.Environ(), "PWD="+tree)
+			if text, err := cmd.CombinedOutput(); err != nil {
+				return "", fmt.Errorf("the tests of %s do not compile: %w: %s", pkg, err, bytes.TrimSpace(text))
+			}
+			return file, nil
+		})
+		b.built[pkg] = build
+	}
+	b.mu.Unlock()
+	return build()
+}
+
+// green demands that the test passes by itself, and that one runs as deep as
+// the pattern goes: for TestA/H1, go test is content with TestA alone.
+func (t target) green(ctx context.Context, tree string, unchanged *binaries) result {
+	binary, err := unchanged.get(ctx, tree, t.pkg)
+	if err != nil {
+		return result{err: errors.New("the test fails on the unchanged code"), output: err.Error()}
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return result{err: fmt.Errorf("no test runs for %s -run %s", t.pkg, t.run)}
+	}
+	sum, text, err := output(ctx, filepath.Join(tree, t.pkg), "tool", "test2json", "-p", t.pkg,
+		binary, "-test.v=test2json", "-test.timeout=2m", "-test.run", t.run)
 	if err != nil {
 		return result{err: err}
 	}
 	if len(sum.Failed)+len(sum.Broken) > 0 {
-		return result{err: errors.New("the test fails on the unchanged code"), output: output}
+		return result{err: errors.New("the test fails on the unchanged code"), output: text}
 	}
 	for _, test := range sum.Passed {
 		if strings.Count(test.Name, "/") >= strings.Count(t.run, "/") {
 			return result{}
 		}
 	}
-	return result{err: fmt.Errorf("no test runs for %s -run %s", t.pkg, t.run), output: output}
+	return result{err: fmt.Errorf("no test runs for %s -run %s", t.pkg, t.run), output: text}
 }
 
 // try applies the patch in tree, demands that the test goes red, and takes the
