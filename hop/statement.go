@@ -183,7 +183,7 @@ func ParseStatement(b []byte) (*Statement, error) {
 func (s *Statement) check() error {
 	switch s.Kind {
 	case Call:
-		if !isMethod(s.Target) {
+		if !ValidMethod(s.Target) {
 			return malformed("the target of a call is a full method")
 		}
 	case Message:
@@ -222,7 +222,7 @@ func (s *Statement) check() error {
 		}
 	}
 	if n := s.Narrowing; n != nil {
-		if !isSet(n.Scopes, isScope) || !isSet(n.Methods, isMethod) {
+		if !isSet(n.Scopes, isScope) || !isSet(n.Methods, ValidMethod) {
 			return malformed("a narrowing holds sorted scopes and methods")
 		}
 	}
@@ -436,20 +436,24 @@ func isScope(s string) bool {
 	})
 }
 
-// isMethod reports whether s has the form "/package.Service/Method".
-func isMethod(s string) bool {
+// ValidMethod reports whether s is a full method, "/package.Service/Method",
+// of at most 512 bytes: two protobuf names, with dots between their parts.
+func ValidMethod(s string) bool {
 	service, method, ok := strings.Cut(strings.TrimPrefix(s, "/"), "/")
 	return ok && len(s) <= maxText && s[0] == '/' && isName(service) && isName(method)
 }
 
 // isName reports whether s is a protobuf name, with dots between its parts.
 func isName(s string) bool {
-	for _, part := range strings.Split(s, ".") {
-		if part == "" || strings.ContainsFunc(part, func(r rune) bool {
-			return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
-		}) {
+	for more := true; more; {
+		var part string
+		if part, s, more = strings.Cut(s, "."); part == "" || strings.ContainsFunc(part, isNoNameRune) {
 			return false
 		}
 	}
 	return true
+}
+
+func isNoNameRune(r rune) bool {
+	return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 }

@@ -136,6 +136,7 @@ func TestDocumentsRefused(t *testing.T) {
 		{"deny with {tenant}", match("spiffe://td.example/t/{tenant}\n    deny: true"), "p.yaml:11:12: a deny entry has *"},
 		{"calls: not a method", workload("    calls: [p.S/M]\n"), `p.yaml:12:13: "p.S/M" is no method`},
 		{"calls: any service", workload("    calls: [\"/*\"]\n"), `p.yaml:12:13: "/*" is no method`},
+		{"calls: a hyphen, which no protobuf name has", workload("    calls: [/p-q.S/M]\n"), `p.yaml:12:13: "/p-q.S/M" is no method`},
 		{"calls: M4 escaped slash", workload("    calls: [/p.S%2FM]\n"), "p.yaml:12:13: "},
 
 		// Originate.

@@ -1,18 +1,18 @@
 package policy
 
-import "strings"
+import (
+	"strings"
 
-// maxMethod is the longest method in bytes; hop has the same limit for targets.
-const maxMethod = 512
+	"github.com/tenantmesh/tenantmesh/hop"
+)
 
 // splitMethod splits "/package.Service/Method". It fails for anything that is
 // not exactly that: no slash, two, "%2F", '#' or '?' (CVE-2026-33186).
 func splitMethod(full string) (service, name string, ok bool) {
-	if full == "" || full[0] != '/' || len(full) > maxMethod {
+	if !hop.ValidMethod(full) {
 		return "", "", false
 	}
-	service, name, ok = strings.Cut(full[1:], "/")
-	return service, name, ok && validName(service) && validName(name)
+	return strings.Cut(full[1:], "/")
 }
 
 // splitMethodPattern is splitMethod for a pattern, whose name may be "*".
