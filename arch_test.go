@@ -55,7 +55,7 @@ var table = []row{
 	{pkg: "hop", imports: slices.Concat(protobuf, spiffeID, []string{
 		"github.com/spiffe/go-spiffe/v2/svid", "github.com/spiffe/go-spiffe/v2/bundle", "golang.org/x/crypto/cryptobyte",
 	}), noGRPC: true},
-	{pkg: "policy", imports: slices.Concat(protobuf, spiffeID, cel, yaml), noGRPC: true},
+	{pkg: "policy", imports: slices.Concat(protobuf, spiffeID, cel, yaml, []string{"github.com/fsnotify/fsnotify"}), noGRPC: true},
 	{pkg: "policy/...", imports: anything, drivers: true}, // a policy source's own package
 	{pkg: "audit", imports: spiffeID, noGRPC: true},
 	{pkg: "audit/...", imports: anything, drivers: true}, // a sink's own package

@@ -686,7 +686,7 @@ var h7 = func() []attack {
 	}
 	long := strings.Repeat("x", maxText+1)
 	many := func(prefix string) (list []string) {
-		for i := range maxList + 1 {
+		for i := range MaxList + 1 {
 			list = append(list, prefix+string(rune('0'+i/10))+string(rune('0'+i%10)))
 		}
 		return list
@@ -995,7 +995,7 @@ func TestEdges(t *testing.T) {
 		{"a txn of 512 bytes", oneCall, claims(func(c *pb.Claims) { c.Txn = strings.Repeat("x", maxText) })},
 		{"64 scopes", oneCall, claims(func(c *pb.Claims) {
 			c.Scope = nil
-			for i := range maxList {
+			for i := range MaxList {
 				c.Scope = append(c.Scope, string(rune('A'+i/10))+string(rune('0'+i%10)))
 			}
 		})},

@@ -250,8 +250,8 @@ func (c *Claims) check() error {
 		return malformed("the elevation is not text")
 	}
 	for _, attributes := range []map[string]string{c.Attributes, c.Request} {
-		if len(attributes) > maxList {
-			return malformed("at most %d attributes", maxList)
+		if len(attributes) > MaxList {
+			return malformed("at most %d attributes", MaxList)
 		}
 		for k, v := range attributes {
 			if !isText(k) || v != "" && !isText(v) {
@@ -410,7 +410,7 @@ func seconds(t time.Time) uint64     { return uint64(t.Unix()) } //nolint:gosec 
 func fromSeconds(s uint64) time.Time { return time.Unix(int64(min(s, maxSeconds+1)), 0).UTC() }
 func isTime(t time.Time) bool        { return t.Unix() > 0 && t.Unix() <= maxSeconds }
 func isSet(v []string, ok func(string) bool) bool {
-	if len(v) > maxList {
+	if len(v) > MaxList {
 		return false
 	}
 	for i, s := range v {

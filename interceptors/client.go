@@ -66,12 +66,12 @@ func (c *client) decide(ctx context.Context, out *call) error {
 	if err != nil {
 		return err
 	}
-	exempt, rule, err := p.MayCall(snap.SVID.ID, out.method)
-	if err != nil {
+	leave := p.MayCall(snap.SVID.ID, out.method, nil)
+	if err := leave.Err(); err != nil {
 		return err
 	}
-	out.exempt, out.rules = exempt, []string{rule}
-	if exempt {
+	out.exempt, out.rules = leave.Exempt(), leave.Rules()
+	if out.exempt {
 		return nil
 	}
 	r := mint.From(ctx)

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/internal/claimed"
@@ -123,13 +121,4 @@ func (g *Guard) newRecord(chain *hop.Chain, workloads []string, valid func() err
 		r.Path = append(r.Path, mint.Step{SPIFFEID: s.Signer.String(), Workload: workloads[i], Method: s.Target})
 	}
 	return r
-}
-
-// signers returns who signed the hops of chain, oldest first.
-func signers(chain *hop.Chain) []spiffeid.ID {
-	var ids []spiffeid.ID
-	for _, s := range chain.Path() {
-		ids = append(ids, s.Signer)
-	}
-	return ids
 }

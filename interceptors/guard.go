@@ -164,7 +164,7 @@ func (g *Guard) Check(srv interface {
 	for service, info := range srv.GetServiceInfo() {
 		for _, m := range info.Methods {
 			full := "/" + service + "/" + m.Name
-			if covered, _ := p.Covers(full); !covered {
+			if d := p.Covers(full, nil); d.Err() != nil {
 				missing = append(missing, full)
 			}
 		}

@@ -68,9 +68,9 @@ func (g *Guard) originate(ctx context.Context, claims *hop.Claims, c *call) (con
 	if claims.Expires.IsZero() || claims.Expires.After(latest) {
 		claims.Expires = latest
 	}
-	rule, err := p.MayOriginate(self, claims)
-	c.rules = []string{rule}
-	if err != nil {
+	leave := p.MayOriginate(self, claims, nil)
+	c.rules = leave.Rules()
+	if err := leave.Err(); err != nil {
 		return nil, err
 	}
 	chain, err := hop.Begin(claims)
@@ -100,6 +100,6 @@ func (g *Guard) mayStillOriginate(chain *hop.Chain, decided *policy.Policy) erro
 	if err != nil {
 		return err
 	}
-	_, err = p.MayOriginate(snap.SVID.ID, chain.Claims())
-	return err
+	leave := p.MayOriginate(snap.SVID.ID, chain.Claims(), nil)
+	return leave.Err()
 }

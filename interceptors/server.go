@@ -61,11 +61,11 @@ func (s *server) admit(ctx context.Context, header metadata.MD, c *call) error {
 	if c.policy, err = s.g.policy(); err != nil {
 		return err
 	}
-	admission, err := c.policy.Admit(c.method, conn.PeerID())
-	if err != nil {
+	admission := c.policy.Admit(c.method, nil, conn.PeerID())
+	if err := admission.Err(); err != nil {
 		return err
 	}
-	c.exempt, c.rules = admission.Exempt, admission.Rules
+	c.exempt, c.rules = admission.Exempt(), admission.Rules()
 	if c.metadata, err = hop.ParseMetadata(header); err != nil {
 		return err
 	}
@@ -123,17 +123,17 @@ func (s *server) authorize(c *call) error {
 		return err
 	}
 	c.chain = chain
-	question := policy.Call{Method: c.method, Path: signers(chain), Claims: chain.Claims(), Scopes: chain.Scopes()}
-	answer, err := c.policy.Authorize(question)
-	if err != nil {
+	question := policy.Call{Method: c.method, Path: chain.Path(), Claims: chain.Claims(), Scopes: chain.Scopes(), Time: s.g.cfg.Clock()}
+	answer := c.policy.Decide(&question)
+	if err := answer.Err(); err != nil {
 		return err
 	}
-	c.rules = answer.Rules
+	c.rules = answer.Rules()
 
 	// What was decided above holds for this policy and these bundles.
 	var decided atomic.Pointer[decidedBy]
 	decided.Store(&decidedBy{c.policy, snap.Generation})
-	c.record = s.g.newRecord(chain, answer.Workloads, func() error {
+	c.record = s.g.newRecord(chain, answer.Workloads(), func() error {
 		return s.stillValid(chain, question, &decided)
 	})
 	return nil
@@ -166,8 +166,9 @@ func (s *server) stillValid(chain *hop.Chain, question policy.Call, decided *ato
 		}
 	}
 	if before.policy != p {
-		if _, err := p.Authorize(question); err != nil {
-			return err
+		question.Time = now
+		if answer := p.Decide(&question); answer.Err() != nil {
+			return answer.Err()
 		}
 	}
 	decided.Store(&decidedBy{p, snap.Generation})

@@ -66,6 +66,9 @@ var codeByReason = map[tenant.Reason]codes.Code{
 	tenant.LifetimeNotAllowed:       codes.PermissionDenied,
 	tenant.ElevationNotAllowed:      codes.PermissionDenied,
 	tenant.ScopeMissing:             codes.PermissionDenied,
+	tenant.ConditionNotMet:          codes.PermissionDenied,
+	tenant.PublishNotAllowed:        codes.PermissionDenied,
+	tenant.ConsumeNotAllowed:        codes.PermissionDenied,
 	tenant.TenantMismatch:           codes.NotFound,
 
 	tenant.TokenMissing:      codes.Unauthenticated,
