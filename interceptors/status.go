@@ -67,6 +67,7 @@ var codeByReason = map[tenant.Reason]codes.Code{
 	tenant.ElevationNotAllowed:      codes.PermissionDenied,
 	tenant.ScopeMissing:             codes.PermissionDenied,
 	tenant.ConditionNotMet:          codes.PermissionDenied,
+	tenant.AuthorizerDenied:         codes.PermissionDenied,
 	tenant.PublishNotAllowed:        codes.PermissionDenied,
 	tenant.ConsumeNotAllowed:        codes.PermissionDenied,
 	tenant.TenantMismatch:           codes.NotFound,

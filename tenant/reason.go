@@ -129,6 +129,8 @@ const (
 	ScopeMissing Reason = "SCOPE_MISSING"
 	// ConditionNotMet: a condition of the method's rules does not hold.
 	ConditionNotMet Reason = "CONDITION_NOT_MET"
+	// AuthorizerDenied: the policy allows the call, another authorizer does not.
+	AuthorizerDenied Reason = "AUTHORIZER_DENIED"
 	// PublishNotAllowed: the workload may not publish to the subject or topic.
 	PublishNotAllowed Reason = "PUBLISH_NOT_ALLOWED"
 	// ConsumeNotAllowed: the workload may not consume from the queue.
