@@ -46,6 +46,8 @@ var table = []row{
 	{pkg: "proto/tenantmesh/...", imports: grpc},
 	{pkg: "internal/mint", noGRPC: true},
 	{pkg: "tenant", imports: spiffeID, noGRPC: true},
+	{pkg: "internal/fields", imports: protobuf, noGRPC: true},
+	{pkg: "internal/testproto/...", imports: grpc}, // only for tests
 	{pkg: "internal/leaf", imports: spiffe, noGRPC: true},
 	{pkg: "svid", imports: slices.Concat(grpc, spiffe)},
 	{pkg: "svid/devdomain", imports: slices.Concat(grpc, spiffe)},
@@ -81,6 +83,8 @@ var importers = map[string][]string{
 	"internal/mint": {"tenant", "interceptors"},
 	// The checks of an X.509-SVID.
 	"internal/leaf": {"svid", "svid/devdomain", "hop", "policy", "interceptors"},
+	// What a .proto says of its fields.
+	"internal/fields": {"interceptors"},
 	// The headers by which clients name a tenant: only for audit.
 	"internal/claimed": {"hop", "interceptors", "edge"},
 }
