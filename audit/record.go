@@ -36,11 +36,27 @@ func (r Recorder) Allow(ctx context.Context, e Event) error {
 	return nil
 }
 
-// Refuse records that what e describes is refused because of why, and returns
-// the event's DecisionID. What cannot be recorded is logged, and refused all the same.
-func (r Recorder) Refuse(ctx context.Context, e Event, why *tenant.Error) (decisionID string) {
+// Observe records that what e describes is denied because of why, and that
+// this is not enforced. It fails as Allow does.
+func (r Recorder) Observe(ctx context.Context, e Event, why *tenant.Error) error {
+	e.Observe = true
+	if _, err := r.record(ctx, e.denied(why)); err != nil {
+		return tenant.Deny(tenant.AuditUnavailable, "%w", err)
+	}
+	return nil
+}
+
+func (e Event) denied(why *tenant.Error) Event {
 	e.Allowed, e.Reason, e.Detail = false, why.Reason, why.Error()
 	e.Rule = cmp.Or(why.Rule, e.Rule)
+	return e
+}
+
+// Refuse records that what e describes is refused because of why, and returns
+// the event's DecisionID, which is new unless e has one. What cannot be recorded
+// is logged, and refused all the same.
+func (r Recorder) Refuse(ctx context.Context, e Event, why *tenant.Error) (decisionID string) {
+	e = e.denied(why)
 	id, err := r.record(ctx, e)
 	if err != nil {
 		cmp.Or(r.Logger, slog.Default()).ErrorContext(ctx, "tenantmesh: a refusal could not be recorded",
@@ -54,7 +70,7 @@ func (r Recorder) record(ctx context.Context, e Event) (decisionID string, err e
 	if r.Clock != nil {
 		now = r.Clock
 	}
-	e.Time, e.DecisionID = now(), rand.Text()
+	e.Time, e.DecisionID = now(), cmp.Or(e.DecisionID, rand.Text())
 	if r.Sink == nil {
 		return e.DecisionID, errors.New("no sink")
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
@@ -49,4 +51,13 @@ func newContract(md protoreflect.MethodDescriptor) *contract {
 	}
 	c.err = errors.Join(errs[:]...)
 	return c
+}
+
+// absent is how a record of another tenant looks to the caller: like one that
+// does not exist.
+func (c *contract) absent() error {
+	if c.declared != nil && !c.declared.HidesExistence() {
+		return status.Error(codes.PermissionDenied, "permission denied")
+	}
+	return status.Error(codes.NotFound, "not found")
 }

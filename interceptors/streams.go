@@ -1,10 +1,9 @@
 package interceptors
 
 import (
+	"context"
 	"sync"
 	"time"
-
-	"github.com/tenantmesh/tenantmesh/policy"
 )
 
 // tick is how often the watch looks at open streams.
@@ -17,91 +16,84 @@ type watch struct {
 	g *Guard
 
 	mu      sync.Mutex
-	open    map[*watched]struct{}
+	open    map[stream]time.Time // until when nothing but policy and identity may end it
 	running bool
 }
 
-// watched is an open stream.
-type watched struct {
-	// valid says whether it may go on.
-	valid func() error
-	// end ends it for the reason in err.
-	end func(err error)
-	// until is when something about it expires.
-	until time.Time
-	// always says that time alone may change what is decided.
-	always bool
+// stream is an open stream.
+type stream interface {
+	// mayGoOn says whether it may.
+	mayGoOn() error
+	// until is when it may not, if nothing but time changes; isTimed says that
+	// it may be earlier.
+	until() time.Time
+	isTimed() bool
+	// end ends it for the reason in err, and returns what is left to record.
+	end(err error) *refusal
 }
 
-// add watches a stream until the returned function is called.
-func (w *watch) add(s *watched) (remove func()) {
+// add watches a stream until it is removed.
+func (w *watch) add(s stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open == nil {
-		w.open = map[*watched]struct{}{}
+		w.open = map[stream]time.Time{}
 	}
-	w.open[s] = struct{}{}
+	w.open[s] = s.until()
 	if !w.running {
 		w.running = true
 		go w.run()
 	}
-	return func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.open, s)
-	}
+}
+
+func (w *watch) remove(s stream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.open, s)
 }
 
 // run looks after the streams until there are none.
 func (w *watch) run() {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	var last state // no state is like this one, so all are asked at first
-	for {
-		<-ticker.C
-		now := w.g.state()
-		due, more := w.due(now != last, w.g.cfg.Clock())
+	var was state // none is like this one, so at first all are asked
+	for range ticker.C {
+		is, _, _ := w.g.state() // in the state of an error all are denied
+		due, more := w.due(is != was || is == state{}, w.g.cfg.Clock())
 		if !more {
 			return
 		}
-		last = now
+		was = is
+		var ended []*refusal
 		for _, s := range due {
-			if err := s.valid(); err != nil {
-				s.end(err)
+			if err := s.mayGoOn(); err != nil {
+				if r := s.end(err); r != nil {
+					ended = append(ended, r)
+				}
 			}
+		}
+		if len(ended) > 0 {
+			go func() { // a slow sink delays no other stream's end
+				for _, r := range ended {
+					w.g.audit.Refuse(context.Background(), r.event, r.cause)
+				}
+			}()
 		}
 	}
 }
 
 // due returns the streams that are to be asked, and whether there are any.
-func (w *watch) due(all bool, now time.Time) (due []*watched, more bool) {
+func (w *watch) due(all bool, now time.Time) (due []stream, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.open) == 0 {
 		w.running = false
 		return nil, false
 	}
-	for s := range w.open {
-		if all || s.always || !now.Before(s.until) {
+	for s, until := range w.open {
+		if all || s.isTimed() || !now.Before(until) {
 			due = append(due, s)
 		}
 	}
 	return due, true
-}
-
-// state is what decisions stand on, besides time.
-type state struct {
-	policy     *policy.Policy
-	generation uint64
-}
-
-// state returns the one of now; without a policy or an identity it is one in
-// which everything is denied.
-func (g *Guard) state() state {
-	var s state
-	s.policy, _ = g.policy()
-	if snap, err := g.cfg.Source.Snapshot(); err == nil {
-		s.generation = snap.Generation
-	}
-	return s
 }
