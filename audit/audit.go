@@ -56,14 +56,15 @@ type Event struct {
 	Method string
 	// Rule names the policy rules that decided, as file:line.
 	Rule string
-	// Claimed names the tenant that a client asserted by other means (a
-	// header such as x-tenant-id) and that was ignored, if it differs.
+	// Claimed names the other tenants that a client asserted by other means (a
+	// header such as x-tenant-id) and that were ignored, separated by ", ": eight at
+	// most, then "(more)", then "(not a tenant ID)" for what is none.
 	Claimed string
 }
 
 // Sink takes events. Record returns once the event is as safe as the sink
-// promises. If it fails, a call that was to be allowed is refused with
-// [tenant.AuditUnavailable]. A Sink must be safe for concurrent use.
+// promises, and fails when ctx ends. If it fails, a call that was to be allowed is
+// refused with [tenant.AuditUnavailable]. A Sink must be safe for concurrent use.
 type Sink interface {
 	Record(ctx context.Context, e Event) error
 }

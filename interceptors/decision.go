@@ -2,9 +2,9 @@ package interceptors
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -37,17 +37,35 @@ type call struct {
 	// unavailable is a refusal that waits for the interceptor, which can tell
 	// the client not to retry.
 	unavailable error
+
+	// refused is the guard's first refusal after it had let the call in.
+	refused atomic.Pointer[error]
+}
+
+// keep remembers err, if it is the guard's first refusal of a call that it had
+// let in: nothing that the handler does undoes it.
+func (c *call) keep(err error) error {
+	if err != nil {
+		c.refused.CompareAndSwap(nil, &err)
+	}
+	return err
+}
+
+// kept returns what keep remembers, or nil.
+func (c *call) kept() error {
+	if err := c.refused.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // event returns the audit event of c's decision.
-func (g *Guard) event(c *call) audit.Event {
+func (c *call) event() audit.Event {
 	e := audit.Event{
-		Time:       g.cfg.Clock(),
-		DecisionID: rand.Text(),
-		Point:      c.point,
-		Peer:       c.peer,
-		Method:     c.method,
-		Rule:       strings.Join(c.rules, " "),
+		Point:  c.point,
+		Peer:   c.peer,
+		Method: c.method,
+		Rule:   strings.Join(c.rules, " "),
 	}
 	claims := c.asserted
 	switch {
@@ -56,24 +74,14 @@ func (g *Guard) event(c *call) audit.Event {
 		for _, s := range c.chain.Path() {
 			e.Path = append(e.Path, s.Signer.String())
 		}
-	case claims == nil:
+	case claims == nil && !c.exempt: // what comes with an exempt call is nobody's word
 		claims = hop.UnverifiedClaims(c.metadata)
 	}
 	if claims != nil {
 		e.Tenant, e.Subject, e.Transaction = claims.Tenant.String(), claims.Subject, claims.Transaction
 	}
-	e.Claimed = claimed.Tenant(c.headers, e.Tenant)
+	e.Claimed = claimed.Tenants(c.headers, e.Tenant)
 	return e
-}
-
-// allow records that c is allowed, and fails if that cannot be recorded.
-func (g *Guard) allow(ctx context.Context, c *call) error {
-	e := g.event(c)
-	e.Allowed = true
-	if err := g.cfg.Audit.Record(ctx, e); err != nil {
-		return tenant.Deny(tenant.AuditUnavailable, "%w", err)
-	}
-	return nil
 }
 
 // refuse records that c is refused because of err and returns the status for
@@ -83,43 +91,35 @@ func (g *Guard) refuse(ctx context.Context, c *call, err error) error {
 	if !errors.As(err, &cause) {
 		cause = tenant.Deny(tenant.Internal, "%w", err)
 	}
-	e := g.event(c)
-	e.Reason, e.Detail = cause.Reason, cause.Error()
-	if cause.Rule != "" {
-		e.Rule = cause.Rule
-	}
-	if err := g.cfg.Audit.Record(context.WithoutCancel(ctx), e); err != nil {
-		// It is refused either way.
-		g.cfg.Logger.ErrorContext(ctx, "tenantmesh: a refusal could not be recorded",
-			"reason", string(cause.Reason), "decision_id", e.DecisionID, "err", err)
-	}
+	id := g.audit.Refuse(ctx, c.event(), cause)
 	if c.point == audit.Server && c.peer == "" {
 		return unauthenticated
 	}
-	return statusOf(cause, e.DecisionID)
+	return statusOf(cause, id)
 }
 
-// newRecord turns a chain into what handlers see of it. Valid asks everything
-// again that may have changed: time, bundles, policy.
-func (g *Guard) newRecord(chain *hop.Chain, workloads []string, valid func() error) *mint.Record {
-	claims := chain.Claims()
+// newRecord turns the call's chain into what handlers see of it. valid asks
+// everything again that may have changed: time, bundles, policy.
+func (c *call) newRecord(workloads []string, valid func() error) *mint.Record {
+	claims := c.chain.Claims()
 	r := &mint.Record{
 		Tenant:         claims.Tenant.String(),
 		TenantUID:      claims.TenantUID,
 		Subject:        claims.Subject,
 		Issuer:         claims.Issuer,
 		Transaction:    claims.Transaction,
-		Scopes:         chain.Scopes(),
+		Scopes:         c.chain.Scopes(),
 		Classification: claims.Classification,
 		Attributes:     claims.Attributes,
 		Request:        claims.Request,
 		IssuedAt:       claims.IssuedAt,
 		Expires:        claims.Expires,
 		Elevation:      claims.Elevation,
-		Valid:          valid,
-		Carrier:        chain,
+		Valid:          func() error { return c.keep(valid()) },
+		Refused:        c.kept,
+		Carrier:        c.chain,
 	}
-	for i, s := range chain.Path() {
+	for i, s := range c.chain.Path() {
 		r.Path = append(r.Path, mint.Step{SPIFFEID: s.Signer.String(), Workload: workloads[i], Method: s.Target})
 	}
 	return r

@@ -54,6 +54,7 @@ type Config struct {
 // client. It is safe for concurrent use.
 type Guard struct {
 	cfg    Config
+	audit  audit.Recorder
 	closed atomic.Bool
 }
 
@@ -75,7 +76,7 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Guard{cfg: cfg}, nil
+	return &Guard{cfg: cfg, audit: audit.Recorder{Sink: cfg.Audit, Clock: cfg.Clock, Logger: cfg.Logger}}, nil
 }
 
 // Close makes the guard deny everything from now on. It closes none of what

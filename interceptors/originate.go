@@ -27,7 +27,7 @@ func (g *Guard) Originate(ctx context.Context, claims *hop.Claims) (context.Cont
 	c := &call{point: audit.Originate, asserted: claims}
 	out, err := g.originate(ctx, claims, c)
 	if err == nil {
-		err = g.allow(ctx, c)
+		err = g.audit.Allow(ctx, c.event())
 	}
 	if err != nil {
 		_ = g.refuse(ctx, c, err)
@@ -78,7 +78,7 @@ func (g *Guard) originate(ctx context.Context, claims *hop.Claims, c *call) (con
 		return nil, err
 	}
 	c.chain = chain
-	return mint.With(ctx, g.newRecord(chain, nil, func() error {
+	return mint.With(ctx, c.newRecord(nil, func() error {
 		return g.mayStillOriginate(chain, p)
 	})), nil
 }

@@ -87,7 +87,7 @@ func (s *server) decide(ctx context.Context) (context.Context, *call, error) {
 	if err := s.authorize(c); err != nil {
 		return nil, nil, s.refuse(ctx, c, err)
 	}
-	if err := s.g.allow(ctx, c); err != nil {
+	if err := s.g.audit.Allow(ctx, c.event()); err != nil {
 		return nil, nil, s.refuse(ctx, c, err)
 	}
 	fields := logging.Fields{"peer.spiffe_id", c.peer}
@@ -133,7 +133,7 @@ func (s *server) authorize(c *call) error {
 	// What was decided above holds for this policy and these bundles.
 	var decided atomic.Pointer[decidedBy]
 	decided.Store(&decidedBy{c.policy, snap.Generation})
-	c.record = s.g.newRecord(chain, answer.Workloads, func() error {
+	c.record = c.newRecord(answer.Workloads, func() error {
 		return s.stillValid(chain, question, &decided)
 	})
 	return nil
@@ -184,8 +184,12 @@ func (s *server) refuse(ctx context.Context, c *call, err error) error {
 	return st
 }
 
-// answered turns a refusal that a handler returns into a status.
+// answered returns how a call ends whose handler returned err: with the guard's
+// refusal, if there was one since, whatever the handler made of it.
 func (s *server) answered(ctx context.Context, c *call, err error) error {
+	if refused := c.kept(); refused != nil {
+		return s.refuse(ctx, c, refused)
+	}
 	if tenant.ReasonOf(err) == "" {
 		return err
 	}
@@ -198,8 +202,8 @@ func (s *server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, ha
 		return nil, err
 	}
 	resp, err := handler(ctx, req)
-	if err != nil {
-		return nil, s.answered(ctx, c, err)
+	if err := s.answered(ctx, c, err); err != nil {
+		return nil, err
 	}
 	return resp, nil
 }
@@ -220,7 +224,7 @@ func (s *server) unknown(_ any, ss grpc.ServerStream) error {
 }
 
 // serverStream asks at each message whether the peer and the context are
-// still valid.
+// still valid. Once they were not, no message passes any more.
 type serverStream struct {
 	grpc.ServerStream
 	ctx context.Context //nolint:containedctx // grpc.ServerStream is how streams carry theirs
@@ -244,11 +248,11 @@ func (s *serverStream) SendMsg(m any) error {
 }
 
 func (s *serverStream) stillValid() error {
-	if err := s.c.conn.Check(); err != nil {
+	if err := s.c.kept(); err != nil {
 		return err
 	}
-	if s.c.record == nil {
-		return nil
+	if err := s.c.keep(s.c.conn.Check()); err != nil || s.c.record == nil {
+		return err
 	}
 	return s.c.record.Valid()
 }
