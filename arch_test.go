@@ -52,9 +52,9 @@ var table = []row{
 	{pkg: "svid", imports: slices.Concat(grpc, spiffe)},
 	{pkg: "svid/devdomain", imports: slices.Concat(grpc, spiffe)},
 	{pkg: "internal/claimed", noGRPC: true},
-	{pkg: "internal/lines", noGRPC: true},                                                   // only for tests
-	{pkg: "internal/vectors", noGRPC: true},                                                 // only for tests
-	{pkg: "internal/rawgrpc", imports: append([]string{"golang.org/x/net/http2"}, grpc...)}, // only for tests
+	// These two are only for tests.
+	{pkg: "internal/vectors", noGRPC: true},
+	{pkg: "internal/attacktest", imports: append([]string{"golang.org/x/net/http2"}, grpc...)},
 	// cryptobyte reads and writes the DER of a signature strictly.
 	{pkg: "hop", imports: slices.Concat(protobuf, spiffeID, []string{
 		"github.com/spiffe/go-spiffe/v2/svid", "github.com/spiffe/go-spiffe/v2/bundle", "golang.org/x/crypto/cryptobyte",

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/edge"
 	"github.com/tenantmesh/tenantmesh/interceptors"
-	"github.com/tenantmesh/tenantmesh/internal/rawgrpc"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -64,7 +65,7 @@ func (s *service) FullDuplexCall(ss testpb.TestService_FullDuplexCallServer) err
 	s.saw(ss.Context())
 	for {
 		if _, err := ss.Recv(); err != nil {
-			return err
+			return ignoreEOF(err)
 		}
 		if err := ss.Send(&testpb.StreamingOutputCallResponse{}); err != nil {
 			return err
@@ -147,34 +148,57 @@ var shapes = []shape{
 }
 
 func bearing(t *testing.T, token string, kv ...string) context.Context {
+	return metadata.AppendToOutgoingContext(patient(t), append([]string{"authorization", "Bearer " + token}, kv...)...)
+}
+
+func patient(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	t.Cleanup(cancel)
-	return metadata.AppendToOutgoingContext(ctx, append([]string{"authorization", "Bearer " + token}, kv...)...)
+	return ctx
 }
 
 func TestGRPCRefuses(t *testing.T) {
 	w, one, two := mesh(t)
 	o := new(originator)
 	client, impl := serve(t, w.v, o)
+	raw := dialRaw(t, client)
+	good := "Bearer " + one.good(nil)
 	list := append(attacks(one, two), attack{"T4 two tokens as two values", "", tenant.TokenMalformed, false})
 	for _, a := range list {
 		if a.local {
 			continue
 		}
+		fields := []string{"authorization", "Bearer " + a.token}
+		if a.token == "" {
+			fields = []string{"authorization", good, "authorization", good}
+		}
 		each(t, a.name, func(t *testing.T, s shape) {
-			ctx := bearing(t, a.token)
-			if a.token == "" {
-				ctx = bearing(t, one.good(nil), "authorization", "Bearer "+one.good(nil))
-			}
-			err := s.call(ctx, client)
-			w.wantDenied(t, a.token, "/grpc.testing.TestService/"+s.method, a.want)
-			wantTold(t, err, a.want)
-			noLeak(t, a.token, status.Convert(err).String())
-			if impl.calls != 0 || o.last.Load() != nil {
-				t.Error("the token got further")
+			method := "/grpc.testing.TestService/" + s.method
+			for _, call := range []func() error{
+				func() error { return s.call(metadata.AppendToOutgoingContext(patient(t), fields...), client) },
+				func() error { return raw.Call(method, fields...) },
+			} {
+				err := call()
+				w.wantDenied(t, a.token, method, a.want)
+				wantTold(t, err, a.want)
+				noLeak(t, a.token, status.Convert(err).String())
+				if impl.calls != 0 || o.last.Load() != nil {
+					t.Error("the token got further")
+				}
 			}
 		})
 	}
+}
+
+// dialRaw connects to the edge without gRPC.
+func dialRaw(t *testing.T, g *gate) *attacktest.Raw {
+	t.Helper()
+	raw, err := attacktest.Dial(t.Context(), g.addr, gateTLS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { raw.Close() })
+	return raw
 }
 
 // wantTold fails the test unless a call ended as one whose token is refused for
@@ -211,16 +235,12 @@ func TestRawRefuses(t *testing.T) {
 			continue
 		}
 		each(t, a.name, func(t *testing.T, s shape) {
-			raw, err := rawgrpc.Dial(client.addr, gateTLS())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer raw.Close()
 			key, value := "authorization", "Bearer "+a.token
 			if a.token == "" {
 				key, value = "Authorization", "Bearer "+token
 			}
-			if err = raw.Call("/grpc.testing.TestService/"+s.method, key, value); err == nil {
+			err := dialRaw(t, client).Call("/grpc.testing.TestService/"+s.method, key, value)
+			if err == nil {
 				t.Error("the call succeeded")
 			}
 			if a.want == tenant.TokenTooLarge {
@@ -233,6 +253,40 @@ func TestRawRefuses(t *testing.T) {
 				t.Error("the token got further")
 			}
 		})
+	}
+}
+
+// Distinct tokens, good, malformed and oversized, leave memory flat.
+func TestFlood(t *testing.T) {
+	w, one, _ := mesh(t)
+	client, _ := serve(t, w.v, new(originator))
+	raw := dialRaw(t, client)
+	good := one.good(nil)
+	flood := func(n int) {
+		for i := range n {
+			distinct := fmt.Sprintf("%08d", i)
+			for token, want := range map[string]tenant.Reason{
+				one.good(claims{"sub": distinct}):               "",
+				one.headed(claims{"kid": distinct}):             tenant.TokenKeyUnknown,
+				distinct + good:                                 tenant.TokenMalformed,
+				good[:len(good)-20] + distinct + "AAAAAAAAAAAA": tenant.TokenSignature,
+				strings.Repeat("A", 16<<10) + distinct:          tenant.TokenTooLarge,
+			} {
+				err := raw.Call("/grpc.testing.TestService/"+shapes[i%len(shapes)].method, "authorization", "Bearer "+token)
+				list := w.sink.take()
+				if want == "" && (err != nil || len(list) != 0) || want != "" && (len(list) != 1 || list[0].Reason != want) {
+					t.Fatalf("got %v, events %+v, want %q", err, list, want)
+				}
+			}
+		}
+	}
+	flood(50)
+	before := attacktest.Heap()
+	flood(250)
+	if after := attacktest.Heap(); after > before+128<<10 { // 64 bytes a call
+		t.Errorf("T8 the heap grew from %d to %d bytes", before, after)
+	} else {
+		t.Logf("%d bytes before, %d after", before, after)
 	}
 }
 

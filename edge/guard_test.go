@@ -23,7 +23,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/edge"
 	"github.com/tenantmesh/tenantmesh/interceptors"
-	"github.com/tenantmesh/tenantmesh/internal/lines"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
@@ -217,7 +217,7 @@ func (s *far) FullDuplexCall(ss testpb.TestService_FullDuplexCallServer) error {
 	if err := s.saw(ss.Context()); err != nil {
 		return err
 	}
-	return ignoreEOF(s.service.FullDuplexCall(ss))
+	return s.service.FullDuplexCall(ss)
 }
 
 // proxy is the gateway's service on gRPC.
@@ -584,7 +584,7 @@ func TestGuardCareless(t *testing.T) {
 			"the error":      func(err error) error { return err },
 			"another status": func(err error) error { return status.Errorf(codes.Aborted, "%v", err) },
 		} {
-			lines.Run(&account, t, c.name+", and the handler returns "+name, c.shapes, func(t *testing.T, s shape) {
+			attacktest.Run(&account, t, c.name+", and the handler returns "+name, c.shapes, func(t *testing.T, s shape) {
 				expire, thing, answer = c.expire, c.thing, a
 				err := s.call(bearing(t, g.token(nil)), client)
 				if status.Code(err) != codes.Unauthenticated || interceptors.ReasonOf(err) != c.want {

@@ -17,13 +17,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
 	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
-	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -42,64 +42,101 @@ type attack struct {
 	hop  int // the one at fault; -1 if none is
 }
 
-// TestChainAttacks makes each attack on a connection on which an honest call was
-// allowed before, and makes it twice: what was verified before changes no answer (H9).
+// TestChainAttacks makes each attack by gRPC and by raw HTTP/2, on a connection on
+// which an honest call was allowed before, and twice: what was verified before
+// changes no answer (H9).
 func TestChainAttacks(t *testing.T) {
 	m := newMesh(t)
-	for _, a := range slices.Concat(h1, h2, h3, h4, h5, h6(), h7, h8(), h9, h11, t9, i3, others) {
-		path := strings.Fields(a.path)
-		for _, name := range append(path, strings.Fields(a.by)...) {
+	for _, a := range slices.Concat(h1, h2, h3, h4, h5, h6(), h7, h8, h9, h11, t9, i3, others) {
+		for _, name := range strings.Fields(a.path + " " + a.by) {
 			m.svid(name)
 		}
-		by := m.svid(path[len(path)-1])
 		m.each(a.name, func(m *mesh, s shape) {
-			forging := false
-			var honest, forged *wire
-			forge := func(conn *svid.Conn, method string) (map[string]string, error) {
-				if forged != nil {
-					return forged.values(), nil
-				}
-				w, err := m.send(conn, method, path)
-				if err != nil {
-					return nil, err
-				}
-				if !forging {
-					honest = w
-					return w.values(), nil
-				}
-				if a.old {
-					w = honest.clone()
-				}
-				if a.do != nil {
-					a.do(m, w)
-				}
-				forged = w
-				return w.values(), nil
-			}
-			cc, presenter := m.attack(by, forge), by
-			if a.do != nil || a.by != "" {
-				m.allowed(s.call(deadline(m.t), cc), "acme")
-			}
-			if forging = true; a.by != "" {
-				presenter = m.svid(a.by)
-				cc = m.attack(presenter, forge)
-			}
-			for range 2 {
-				e := m.refused(s.call(deadline(m.t), cc), a.want)
-				if a.hop >= 0 && !strings.Contains(e.Detail, fmt.Sprintf("(hop %d)", a.hop)) {
-					m.t.Errorf("detail %q does not name hop %d", e.Detail, a.hop)
-				}
-				if c := hop.UnverifiedClaims(hop.Metadata{Hops: forged.values()[hop.HopsKey]}); a.hop >= 0 && c != nil && e.Transaction != c.Transaction {
-					m.t.Errorf("the event cannot be tied to transaction %q: %+v", c.Transaction, e)
-				}
-				if e.Proven != (e.Path != nil) || e.Proven != (slices.Contains(policyReasons, a.want) || a.want == tenant.WorkloadUnknown && a.hop >= 0) {
-					m.t.Errorf("the event has the wrong word of what is proven: %+v", e)
-				}
-				if e.Peer != presenter.ID.String() || e.Method != s.method || e.DecisionID == "" || e.Point != audit.Server {
-					m.t.Errorf("incomplete event: %+v", e)
-				}
-			}
+			a.run(m, s, m.byGRPC)
+			a.run(m, s, m.byRaw)
 		})
+	}
+}
+
+// connect connects to the target and returns what calls a method there, with the
+// metadata of forge.
+type connect func(own *x509svid.SVID, forge forgery) func(shape) error
+
+func (m *mesh) byGRPC(own *x509svid.SVID, forge forgery) func(shape) error {
+	cc := m.attack(own, forge)
+	return func(s shape) error { return s.call(deadline(m.t), cc) }
+}
+
+func (m *mesh) byRaw(own *x509svid.SVID, forge forgery) func(shape) error {
+	raw := m.rawBy(own)
+	m.t.Cleanup(func() { _ = raw.Close() })
+	return func(s shape) error {
+		binding, err := raw.Binding()
+		if err != nil {
+			return err
+		}
+		md, err := forge(binding, s.method)
+		if err != nil {
+			return err
+		}
+		var fields []string
+		for key, value := range md {
+			fields = append(fields, key, value)
+		}
+		return raw.Call(s.method, fields...)
+	}
+}
+
+func (a attack) run(m *mesh, s shape, by connect) {
+	m.t.Helper()
+	defer m.domain.Federate(m.partner)
+	path := strings.Fields(a.path)
+	forging := false
+	var honest, forged *wire
+	forge := func(binding [32]byte, method string) (map[string]string, error) {
+		if forged != nil {
+			return forged.values(), nil
+		}
+		w, err := m.send(binding, method, path)
+		if err != nil {
+			return nil, err
+		}
+		if !forging {
+			honest = w
+			return w.values(), nil
+		}
+		if a.old {
+			w = honest.clone()
+		}
+		if a.do != nil {
+			a.do(m, w)
+		}
+		forged = w
+		return w.values(), nil
+	}
+	presenter := m.svid(path[len(path)-1])
+	call := by(presenter, forge)
+	if a.do != nil || a.by != "" {
+		m.allowed(call(s), "acme")
+	}
+	if forging = true; a.by != "" {
+		presenter = m.svid(a.by)
+		call = by(presenter, forge)
+	}
+	for range 2 {
+		e := m.refused(call(s), a.want)
+		if a.hop >= 0 && !strings.Contains(e.Detail, fmt.Sprintf("(hop %d)", a.hop)) {
+			m.t.Errorf("detail %q does not name hop %d", e.Detail, a.hop)
+		}
+		if c := hop.UnverifiedClaims(hop.Metadata{Hops: forged.values()[hop.HopsKey]}); a.hop >= 0 && c != nil && e.Transaction != c.Transaction {
+			m.t.Errorf("the event cannot be tied to transaction %q: %+v", c.Transaction, e)
+		}
+		if e.Proven != (e.Path != nil) || e.Proven != (slices.Contains(policyReasons, a.want) || a.want == tenant.WorkloadUnknown && a.hop >= 0) {
+			m.t.Errorf("the event has the wrong word of what is proven: %+v", e)
+		}
+		if e.Peer != presenter.ID.String() || e.Method != s.method || e.DecisionID == "" || e.Point != audit.Server {
+			m.t.Errorf("incomplete event: %+v", e)
+		}
 	}
 }
 
@@ -331,8 +368,7 @@ var h5 = []attack{
 		certified(0, valid(time.Minute, time.Hour))(m, w)
 	}, want: tenant.SVIDExpired, hop: 0},
 	{name: "H5 a certificate on the chain of a bundle removed since", path: partnerApp + " orders", do: func(m *mesh, _ *wire) {
-		m.domain.Unfederate("partner.example")
-		m.t.Cleanup(func() { m.domain.Federate(m.partner) })
+		m.domain.Unfederate("partner.example") // until the attack is over
 	}, want: tenant.SVIDUntrusted, hop: 0},
 	{name: "H5 exp beyond the NotAfter of its signer", path: handed, do: func(m *mesh, w *wire) {
 		certified(0, valid(-time.Minute, time.Minute))(m, w)
@@ -455,34 +491,32 @@ var h7 = []attack{
 	}), want: tenant.ContextMalformed, hop: -1},
 }
 
-func h8() []attack {
-	return []attack{
-		{name: "H8 seven hops", path: handed, do: cheaply(func(w *wire) {
-			for len(w.hops.Hops) <= hop.MaxHops {
-				w.hops.Hops = append(w.hops.Hops, w.hops.Hops[1])
-			}
-		}), want: tenant.ChainTooLong, hop: -1},
-		{name: "H8 one byte over budget", path: handed, do: value(func(hops, certs *string) {
-			*hops += strings.Repeat("A", hop.MaxMetadata+1-len(*hops)-len(*certs))
-		}), want: tenant.MetadataTooLarge, hop: -1},
-		{name: "H8 one byte of certificates over budget", path: handed, do: value(func(hops, certs *string) {
-			*certs += strings.Repeat("A", hop.MaxMetadata+1-len(*hops)-len(*certs))
-		}), want: tenant.MetadataTooLarge, hop: -1},
-		{name: "H8 a certificate that nobody refers to", path: handed, do: func(m *mesh, w *wire) {
-			w.certs.Chains = append(w.certs.Chains, certificateChain(m.svid("stock").Certificates))
-			w.garble()
-		}, want: tenant.CertificateUnexpected, hop: -1},
-		{name: "H8 certificates with a chain that needs none", path: "gateway", do: func(m *mesh, w *wire) {
-			w.certs.Chains = append(w.certs.Chains, certificateChain(m.svid("stock").Certificates))
-			w.garble()
-		}, want: tenant.CertificateUnexpected, hop: -1},
-		{name: "H8 certificates out of order", path: long, do: cheaply(func(w *wire) { slices.Reverse(w.certs.Chains) }), want: tenant.CertificateUnexpected, hop: 0},
-		{name: "H8 three intermediates", path: handed, do: func(m *mesh, w *wire) {
-			certified(0, devdomain.WithIntermediates(3))(m, w)
-			w.garble()
-		}, want: tenant.CertificateUnexpected, hop: 0},
-		{name: "H8 no certificates", path: handed, do: cheaply(func(w *wire) { w.certs.Chains = nil }), want: tenant.CertificateMissing, hop: 0},
-	}
+var h8 = []attack{
+	{name: "H8 seven hops", path: handed, do: cheaply(func(w *wire) {
+		for len(w.hops.Hops) <= hop.MaxHops {
+			w.hops.Hops = append(w.hops.Hops, w.hops.Hops[1])
+		}
+	}), want: tenant.ChainTooLong, hop: -1},
+	{name: "H8 one byte over budget", path: handed, do: value(func(hops, certs *string) {
+		*hops += strings.Repeat("A", hop.MaxMetadata+1-len(*hops)-len(*certs))
+	}), want: tenant.MetadataTooLarge, hop: -1},
+	{name: "H8 one byte of certificates over budget", path: handed, do: value(func(hops, certs *string) {
+		*certs += strings.Repeat("A", hop.MaxMetadata+1-len(*hops)-len(*certs))
+	}), want: tenant.MetadataTooLarge, hop: -1},
+	{name: "H8 a certificate that nobody refers to", path: handed, do: func(m *mesh, w *wire) {
+		w.certs.Chains = append(w.certs.Chains, certificateChain(m.svid("stock").Certificates))
+		w.garble()
+	}, want: tenant.CertificateUnexpected, hop: -1},
+	{name: "H8 certificates with a chain that needs none", path: "gateway", do: func(m *mesh, w *wire) {
+		w.certs.Chains = append(w.certs.Chains, certificateChain(m.svid("stock").Certificates))
+		w.garble()
+	}, want: tenant.CertificateUnexpected, hop: -1},
+	{name: "H8 certificates out of order", path: long, do: cheaply(func(w *wire) { slices.Reverse(w.certs.Chains) }), want: tenant.CertificateUnexpected, hop: 0},
+	{name: "H8 three intermediates", path: handed, do: func(m *mesh, w *wire) {
+		certified(0, devdomain.WithIntermediates(3))(m, w)
+		w.garble()
+	}, want: tenant.CertificateUnexpected, hop: 0},
+	{name: "H8 no certificates", path: handed, do: cheaply(func(w *wire) { w.certs.Chains = nil }), want: tenant.CertificateMissing, hop: 0},
 }
 
 var h9 = []attack{

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
-	"github.com/tenantmesh/tenantmesh/internal/lines"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -92,7 +92,7 @@ func TestCareless(t *testing.T) {
 		{"I5 SendMsg", "SendMsg", shapes[1:], 3 * time.Minute, tenant.SVIDExpired},
 	} {
 		for name, answer := range answers {
-			lines.Run(&account, t, row.name+" refused, and the handler returns "+name, row.shapes, func(t *testing.T, s shape) {
+			attacktest.Run(&account, t, row.name+" refused, and the handler returns "+name, row.shapes, func(t *testing.T, s shape) {
 				m := newMesh(t)
 				c := &careless{do: row.do, shape: s, answer: answer}
 				c.wrong, c.mend = func() { m.clock.advance(row.later) }, func() { m.clock.advance(-row.later) }

@@ -11,7 +11,6 @@ import (
 	"encoding/binary"
 	"math/big"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/hop"
 	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
-	"github.com/tenantmesh/tenantmesh/svid"
 )
 
 // wire is the context of a call as it stands on the wire, and who signed it.
@@ -35,9 +33,9 @@ type wire struct {
 
 // send returns what the last workload of the path presents to the target, when
 // each has handed a context to the next. A "tts" hands over a grant.
-func (m *mesh) send(conn *svid.Conn, method string, path []string) (*wire, error) {
+func (m *mesh) send(binding [32]byte, method string, path []string) (*wire, error) {
 	w := &wire{hops: new(pb.HopChain), certs: new(pb.CertificateChains)}
-	w.again = func() (*wire, error) { return m.send(conn, method, path) }
+	w.again = func() (*wire, error) { return m.send(binding, method, path) }
 	chain, err := hop.Begin(claims("acme"))
 	if err != nil {
 		return nil, err
@@ -45,7 +43,7 @@ func (m *mesh) send(conn *svid.Conn, method string, path []string) (*wire, error
 	for i, name := range path {
 		own := m.svids[name]
 		w.by = append(w.by, own)
-		h := hop.Handover{Kind: hop.Call, Audience: id("target"), Target: method, Binding: conn.Binding(), Now: time.Now()}
+		h := hop.Handover{Kind: hop.Call, Audience: id("target"), Target: method, Binding: binding, Now: time.Now()}
 		last := i == len(path)-1
 		if !last {
 			h.Audience, h.Binding = m.svids[path[i+1]].ID.String(), [32]byte{1}
@@ -221,23 +219,18 @@ func (m *mesh) honest(path ...string) forgery {
 	for _, name := range path {
 		m.svid(name)
 	}
-	return func(conn *svid.Conn, method string) (map[string]string, error) {
-		w, err := m.send(conn, method, path)
+	return m.forged(path, func(*mesh, *wire) {})
+}
+
+// forged presents what do makes of what the last workload of the path may
+// present. All of the path have an SVID already.
+func (m *mesh) forged(path []string, do func(*mesh, *wire)) forgery {
+	return func(binding [32]byte, method string) (map[string]string, error) {
+		w, err := m.send(binding, method, path)
 		if err != nil {
 			return nil, err
 		}
+		do(m, w)
 		return w.values(), nil
 	}
 }
-
-// presents is a forgery that is always the same.
-func presents(pairs ...string) forgery {
-	md := map[string]string{}
-	for i := 0; i < len(pairs); i += 2 {
-		md[pairs[i]] = pairs[i+1]
-	}
-	return func(*svid.Conn, string) (map[string]string, error) { return md, nil }
-}
-
-// repeat is strings.Repeat, of a letter of base64url.
-func letters(n int) string { return strings.Repeat("A", n) }

@@ -2,7 +2,6 @@ package interceptors_test
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -98,14 +97,9 @@ func TestWrongLeaves(t *testing.T) {
 			continue // TestChainAttacks has it
 		}
 		m.each(l.name+" on the chain", func(m *mesh, s shape) {
-			cc := m.attack(m.svid("orders"), func(conn *svid.Conn, method string) (map[string]string, error) {
-				w, err := m.send(conn, method, []string{"gateway", "orders"})
-				if err != nil {
-					return nil, err
-				}
+			cc := m.attack(m.svid("orders"), m.forged([]string{"gateway", "orders"}, func(_ *mesh, w *wire) {
 				w.replace(0, &x509svid.SVID{Certificates: certs, PrivateKey: key})
-				return w.values(), nil
-			})
+			}))
 			if e := m.refused(s.call(deadline(m.t), cc), l.want); !strings.Contains(e.Detail, "(hop 0)") {
 				m.t.Errorf("detail %q does not name hop 0", e.Detail)
 			}
@@ -128,12 +122,12 @@ func (m *mesh) wrongPeer(name string, cert tls.Certificate, want tenant.Reason) 
 	m = m.anew() // an attempt more may be recorded late
 	m.each(name+" of a client", func(m *mesh, s shape) {
 		cc := m.dial(grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-			Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, //nolint:gosec // an attacker
+			Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true,
 		})))
 		m.noConnection(s.call(deadline(m.t), cc), m.audit, want)
 	})
 	addr := m.serveBare(grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert, //nolint:gosec // an attacker
+		Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert,
 	})))
 	m.each(name+" of a server", func(m *mesh, s shape) { m.noServer(addr, s, want) })
 }
@@ -191,7 +185,7 @@ func (m *mesh) underExpired(name string) *x509svid.SVID {
 	der := must(x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(1), URIs: []*url.URL{good.ID.URL()}, KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, NotBefore: now.Add(-3 * time.Second), NotAfter: now.Add(time.Hour),
-	}, ca[0], key.Public(), crypto.Signer(caKey)))
+	}, ca[0], key.Public(), caKey))
 	return &x509svid.SVID{ID: good.ID, Certificates: append([]*x509.Certificate{must(x509.ParseCertificate(der))}, ca...), PrivateKey: key}
 }
 

@@ -30,7 +30,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/interceptors"
-	"github.com/tenantmesh/tenantmesh/internal/lines"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
@@ -40,12 +40,12 @@ import (
 // TestMain demands that each line of the attack catalogue that this package is
 // about ran over all four shapes.
 func TestMain(m *testing.M) {
-	os.Exit(lines.Main(&account, m, shapes, "T9",
+	os.Exit(attacktest.Main(&account, m, shapes, "T9",
 		"H1", "H2", "H3", "H4", "H5", "H6", "H7", "H8", "H9", "H10", "H11",
 		"I1", "I2", "I3", "I4", "I5", "I6", "I7", "M1", "M2", "M3", "M4", "M5", "M6"))
 }
 
-var account lines.Account
+var account attacktest.Account
 
 // The mesh of the tests: a trust domain and one that is federated with it, one
 // server ("target"), and whoever calls it. CacheableUnaryCall is registered and
@@ -236,7 +236,7 @@ func (m *mesh) each(name string, f func(*mesh, shape)) {
 
 func each(t *testing.T, name string, f func(*testing.T, shape)) {
 	t.Helper()
-	lines.Run(&account, t, name, shapes, f)
+	attacktest.Run(&account, t, name, shapes, f)
 }
 
 // handlerLog is what the handlers themselves say: whether one ran, and hook.
@@ -367,10 +367,19 @@ func (m *mesh) workload(name string) *devdomain.Workload {
 
 func (m *mesh) newGuard(src svid.Snapshotter, sink audit.Sink, now func() time.Time) *interceptors.Guard {
 	m.t.Helper()
-	g, err := interceptors.New(interceptors.Config{
+	return m.guardOf(m.config(src, sink, now))
+}
+
+func (m *mesh) config(src svid.Snapshotter, sink audit.Sink, now func() time.Time) interceptors.Config {
+	return interceptors.Config{
 		Source: src, Policy: m.policy, Audit: sink, Clock: now,
 		Logger: slog.New(slog.NewJSONHandler(m.logged, nil)), MaxConnectionAge: time.Hour,
-	})
+	}
+}
+
+func (m *mesh) guardOf(cfg interceptors.Config) *interceptors.Guard {
+	m.t.Helper()
+	g, err := interceptors.New(cfg)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -385,14 +394,21 @@ func (m *mesh) serve(options ...grpc.ServerOption) (*grpc.Server, string) {
 
 func (m *mesh) serveAs(impl grpc_testing.TestServiceServer, options ...grpc.ServerOption) (*grpc.Server, string) {
 	m.t.Helper()
+	return m.serveWith(func(srv *grpc.Server) {
+		grpc_testing.RegisterTestServiceServer(srv, impl)
+		healthpb.RegisterHealthServer(srv, healthserver.NewServer())
+		reflection.Register(srv)
+	}, options...)
+}
+
+func (m *mesh) serveWith(register func(*grpc.Server), options ...grpc.ServerOption) (*grpc.Server, string) {
+	m.t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	srv := grpc.NewServer(options...)
-	grpc_testing.RegisterTestServiceServer(srv, impl)
-	healthpb.RegisterHealthServer(srv, healthserver.NewServer())
-	reflection.Register(srv)
+	register(srv)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(lis) }()
 	m.t.Cleanup(func() {
@@ -531,7 +547,7 @@ func (a *attacker) GetRequestMetadata(ctx context.Context, _ ...string) (map[str
 	if a.forge == nil {
 		return nil, nil
 	}
-	return a.forge(conn, info.Method)
+	return a.forge(conn.Binding(), info.Method)
 }
 
 func (a *attacker) RequireTransportSecurity() bool { return true }
@@ -543,8 +559,9 @@ func (m *mesh) attack(by *x509svid.SVID, forge forgery) *grpc.ClientConn {
 	return m.dial(grpc.WithTransportCredentials(creds), grpc.WithPerRPCCredentials(&attacker{creds, forge}))
 }
 
-// forgery makes metadata for a connection to the target and a method.
-type forgery func(conn *svid.Conn, method string) (map[string]string, error)
+// forgery makes metadata for a connection to the target, known by its binding,
+// and a method.
+type forgery func(binding [32]byte, method string) (map[string]string, error)
 
 // fixed is an identity that never changes.
 type fixed struct {

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/tenantmesh/tenantmesh/hop"
-	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -32,8 +31,8 @@ func TestMetadata(t *testing.T) {
 		})
 	}
 	m.each("M1 values joined by a comma", func(m *mesh, s shape) {
-		cc := m.attack(m.svid("gateway"), func(conn *svid.Conn, method string) (map[string]string, error) {
-			md, err := honest(conn, method)
+		cc := m.attack(m.svid("gateway"), func(binding [32]byte, method string) (map[string]string, error) {
+			md, err := honest(binding, method)
 			if err == nil {
 				md[hop.HopsKey] += "," + md[hop.HopsKey]
 			}

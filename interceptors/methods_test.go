@@ -157,6 +157,6 @@ func TestMethods(t *testing.T) {
 		}
 	})
 	m.each("H4 a peer that is no caller", func(m *mesh, s shape) {
-		m.refused(s.call(deadline(m.t), m.attack(m.svid("bystander"), m.honest("bystander"))), tenant.CallerNotAllowed)
+		m.refused(s.call(deadline(m.t), m.attack(m.svid("bystander"), nil)), tenant.CallerNotAllowed) // before anything else
 	})
 }

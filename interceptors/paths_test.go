@@ -64,7 +64,9 @@ func TestOtherWiring(t *testing.T) {
 	own := fixed{m.svid("gateway"), m.bundles()}
 	expect := svid.Expect(id("target"))
 	theirs := grpc.WithTransportCredentials(svid.NewClientCredentials(own, expect))
-	late := new(clock)
+	exchange := func() {
+		m.policy.p.Store(parsePolicy(t, strings.Replace(document, `subjects: ["user-*"]`, `subjects: ["nobody"]`, 1)))
+	}
 	elsewhere := []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, _ string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
 			return invoke(ctx, otherMethod, req, reply, cc, o...)
@@ -73,13 +75,13 @@ func TestOtherWiring(t *testing.T) {
 			return open(ctx, d, cc, otherMethod, o...)
 		}),
 	}
-	slowly := []grpc.DialOption{
+	meanwhile := []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
-			late.advance(10 * time.Minute)
+			exchange()
 			return invoke(ctx, method, req, reply, cc, o...)
 		}),
 		grpc.WithChainStreamInterceptor(func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
-			late.advance(10 * time.Minute)
+			exchange()
 			return open(ctx, d, cc, method, o...)
 		}),
 	}
@@ -90,13 +92,13 @@ func TestOtherWiring(t *testing.T) {
 	}{
 		{"I6 other credentials after ours", func(ours []grpc.DialOption) []grpc.DialOption { return append(ours, theirs) }, tenant.PeerUnauthenticated},
 		{"H1 an interceptor after ours that calls another method", func(ours []grpc.DialOption) []grpc.DialOption { return append(ours, elsewhere...) }, tenant.TargetMismatch},
-		{"T9 an interceptor after ours that takes too long", func(ours []grpc.DialOption) []grpc.DialOption { return append(ours, slowly...) }, tenant.ContextExpired},
+		{"P2 a policy exchanged after our interceptor", func(ours []grpc.DialOption) []grpc.DialOption { return append(ours, meanwhile...) }, tenant.SubjectNotAllowed},
 		{"I6 the credentials without the interceptors", func(ours []grpc.DialOption) []grpc.DialOption { return ours[:2] }, tenant.Internal},
 	} {
 		m.each(row.name, func(m *mesh, s shape) {
-			late.offset.Store(0)
+			defer m.policy.p.Store(m.policy.Current())
 			sink := newTrail()
-			g := m.newGuard(own, sink, late.now)
+			g := m.newGuard(own, sink, time.Now)
 			cc := m.dial(row.options(g.DialOptions(expect))...)
 			ctx := acme(m.t, g)
 			sink.take()

@@ -5,24 +5,25 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
 	"github.com/tenantmesh/tenantmesh/hop"
-	"github.com/tenantmesh/tenantmesh/internal/rawgrpc"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
 // raw connects to the target with the SVID of a workload, without gRPC.
-func (m *mesh) raw(name string) *rawgrpc.Client {
+func (m *mesh) raw(name string) *attacktest.Raw {
 	m.t.Helper()
-	c := m.rawOnce(name)
+	c := m.rawBy(m.svid(name))
 	m.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
-// rawOnce is raw for who closes the connection.
-func (m *mesh) rawOnce(name string) *rawgrpc.Client {
+// rawBy is raw for who closes the connection.
+func (m *mesh) rawBy(own *x509svid.SVID) *attacktest.Raw {
 	m.t.Helper()
-	own := m.svid(name)
-	c, err := rawgrpc.Dial(m.addr, &tls.Config{
+	c, err := attacktest.Dial(m.t.Context(), m.addr, &tls.Config{
 		Certificates:       []tls.Certificate{{Certificate: [][]byte{own.Certificates[0].Raw}, PrivateKey: own.PrivateKey}},
 		InsecureSkipVerify: true, // the attacker does not care whom it attacks
 	})

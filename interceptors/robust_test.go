@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
@@ -85,14 +85,7 @@ func TestCanary(t *testing.T) {
 	} {
 		m.svid("gateway")
 		m.each("M6 "+name, func(m *mesh, s shape) {
-			cc := m.attack(m.svid("orders"), func(conn *svid.Conn, method string) (map[string]string, error) {
-				w, err := m.send(conn, method, []string{"gateway", "orders"})
-				if err != nil {
-					return nil, err
-				}
-				do(m, w)
-				return w.values(), nil
-			})
+			cc := m.attack(m.svid("orders"), m.forged([]string{"gateway", "orders"}, do))
 			err := s.call(deadline(m.t), cc)
 			m.refused(err, reason(err))
 			if reason(err) == "" {
@@ -114,20 +107,14 @@ func TestFlood(t *testing.T) {
 	g := m.newGuard(m.self, sink, time.Now)
 	_, m.addr = m.serve(g.ServerOptions()...)
 	raw := m.raw("gateway")
-	honest, round := m.honest("gateway"), 0
+	round := 0
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cc := m.attack(m.svid("gateway"), func(conn *svid.Conn, method string) (map[string]string, error) {
-		if round%2 == 0 {
-			return honest(conn, method)
+	cc := m.attack(m.svid("gateway"), m.forged([]string{"gateway"}, func(_ *mesh, w *wire) {
+		if round%2 == 1 {
+			w.garble()
 		}
-		w, err := m.send(conn, method, []string{"gateway"})
-		if err != nil {
-			return nil, err
-		}
-		w.garble()
-		return w.values(), nil
-	})
+	}))
 	flood := func(n int) (want map[tenant.Reason]int64) {
 		want = map[tenant.Reason]int64{}
 		for round = range n {
@@ -150,7 +137,7 @@ func TestFlood(t *testing.T) {
 			}
 			if round%20 == 0 {
 				want[tenant.ContextMissing]++
-				c := m.rawOnce("gateway")
+				c := m.rawBy(m.svid("gateway"))
 				if err := c.Call(s.method); interceptors.ReasonOf(err) != tenant.ContextMissing {
 					t.Fatal(err)
 				}
@@ -160,18 +147,11 @@ func TestFlood(t *testing.T) {
 		m.ran.take()
 		return want
 	}
-	heap := func() uint64 {
-		var s runtime.MemStats
-		runtime.GC()
-		runtime.GC() // what the first left to finalizers and pools
-		runtime.ReadMemStats(&s)
-		return s.HeapAlloc
-	}
 	flood(100)
 	sink.n.Clear()
-	before := heap()
+	before := attacktest.Heap()
 	want := flood(500)
-	after := heap()
+	after := attacktest.Heap()
 	t.Logf("%d bytes before, %d after", before, after)
 	if after > before+128<<10 { // 64 bytes a call
 		t.Errorf("H8 the heap grew from %d to %d bytes", before, after)
