@@ -21,6 +21,7 @@ import (
 
 // call is what is known of one call while it is decided.
 type call struct {
+	g        *Guard
 	point    audit.Point
 	method   string
 	contract *contract
@@ -182,9 +183,9 @@ func (l leak) Unwrap() error { return l.error }
 
 // check holds a message of the call to its .proto at a point and returns what
 // passes.
-func (c *call) check(m any, at fields.Point) (any, error) {
-	t := c.contract.in
-	if at == fields.ServerSends || at == fields.ClientReceives {
+func (c *call) check(ctx context.Context, m any, at fields.Point) (any, error) {
+	t, response := c.contract.in, at == fields.ServerSends || at == fields.ClientReceives
+	if response {
 		t = c.contract.out
 	}
 	if t == nil || c.record == nil { // exempt, or observed
@@ -195,13 +196,15 @@ func (c *call) check(m any, at fields.Point) (any, error) {
 		return nil, tenant.Deny(tenant.MessageUncheckable, "a message of type %T, which is no protobuf message", m)
 	}
 	out, err := t.Check(pm, at, fields.Limits{Tenant: c.record.Tenant, Classification: c.record.Classification})
-	switch {
-	case err == nil:
+	if err == nil {
 		return out, nil
-	case c.overlook(err):
-		return m, nil
-	case at == fields.ServerSends || at == fields.ClientReceives:
-		return nil, leak{err}
+	}
+	if response {
+		err = leak{err}
+	}
+	if c.overlook(err) {
+		r := c.refusal(err)
+		return m, c.g.audit.Observe(ctx, r.event, r.cause)
 	}
 	return nil, err
 }

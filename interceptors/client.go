@@ -33,13 +33,13 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 	if err != nil {
 		return err
 	}
-	if req, err = out.check(req, fields.ClientSends); err != nil {
+	if req, err = out.check(ctx, req, fields.ClientSends); err != nil {
 		return c.g.refuse(ctx, out, err)
 	}
 	if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
 		return err
 	}
-	if _, err := out.check(reply, fields.ClientReceives); err != nil {
+	if _, err := out.check(ctx, reply, fields.ClientReceives); err != nil {
 		empty(reply)
 		return c.g.refuse(ctx, out, err)
 	}
@@ -73,7 +73,7 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 // prepare decides whether the call may leave, and leaves word for the
 // credential.
 func (c *client) prepare(ctx context.Context, method string) (context.Context, *call, error) {
-	out := &call{point: audit.Client, method: method, contract: c.g.contract(method)}
+	out := &call{g: c.g, point: audit.Client, method: method, contract: c.g.contract(method)}
 	out.observed = c.g.cfg.Observe.covers(method, c.g.cfg.Clock())
 	err := c.decide(ctx, out)
 	if err == nil && out.overlooked != nil {
@@ -140,7 +140,7 @@ func (c *client) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 	}
 	out, ok := ctx.Value(outgoingKey{}).(*call)
 	if !ok {
-		out = &call{point: audit.Client}
+		out = &call{g: c.g, point: audit.Client}
 		return nil, credentialStatus(c.g.refuse(ctx, out, tenant.Deny(tenant.Internal, "the call did not pass the guard's interceptors")))
 	}
 	md, err := c.sign(ctx, out)
@@ -239,7 +239,7 @@ func (s *clientStream) pass(m any, at fields.Point) (any, error) {
 	}
 	err := s.mayGoOn()
 	if err == nil {
-		m, err = s.out.check(m, at)
+		m, err = s.out.check(s.Context(), m, at)
 	}
 	if err == nil {
 		return m, nil

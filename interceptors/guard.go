@@ -200,7 +200,7 @@ func (g *Guard) Check(srv interface {
 
 // refusedHandshake records a connection that was refused before any call.
 func (g *Guard) refusedHandshake(remote net.Addr, err error) {
-	c := &call{point: audit.Handshake}
+	c := &call{g: g, point: audit.Handshake}
 	if remote != nil {
 		c.method = "handshake with " + remote.String()
 	}

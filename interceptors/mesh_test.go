@@ -152,7 +152,15 @@ type trail struct {
 	events []audit.Event
 	fail   error
 	hangs  bool
+	during func()        // runs during the next Record
 	came   chan struct{} // closed when the next event comes
+}
+
+// once makes f run while the next event is recorded.
+func (s *trail) once(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.during = f
 }
 
 // hang makes the sink take nothing any more, and not answer either.
@@ -175,6 +183,10 @@ func (s *trail) Record(ctx context.Context, e audit.Event) error {
 	}
 	if s.fail != nil {
 		return s.fail
+	}
+	if s.during != nil {
+		s.during()
+		s.during = nil
 	}
 	s.events = append(s.events, e)
 	close(s.came)

@@ -66,7 +66,7 @@ type origination struct {
 }
 
 func (o *origination) begin(ctx context.Context, claims *hop.Claims, prepare func() error) (context.Context, error) {
-	c := &call{point: audit.Originate, asserted: claims}
+	c := &call{g: o.g, point: audit.Originate, asserted: claims}
 	err := o.originate(claims, c, prepare)
 	if err == nil {
 		err = o.g.audit.Allow(ctx, c.event())

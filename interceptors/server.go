@@ -30,7 +30,7 @@ type callKey struct{}
 // tap runs when the headers of a call are there and before its message is
 // read, in the connection's own goroutine: checks 1 and 2, nothing that waits.
 func (s *server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	c := &call{point: audit.Server, method: info.FullMethodName, contract: s.g.contract(info.FullMethodName)}
+	c := &call{g: s.g, point: audit.Server, method: info.FullMethodName, contract: s.g.contract(info.FullMethodName)}
 	c.observed = s.g.cfg.Observe.covers(c.method, s.g.cfg.Clock())
 	if err := s.admit(ctx, info.Header, c); err != nil {
 		if codeOf(tenant.ReasonOf(err)) != codes.Unavailable {
@@ -87,7 +87,7 @@ func (s *server) decide(ctx context.Context) (context.Context, *call, *standing,
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {
 		// The call came by a way on which the tap did not run.
-		c = &call{point: audit.Server}
+		c = &call{g: s.g, point: audit.Server}
 		c.method, _ = grpc.Method(ctx)
 		return nil, nil, nil, s.g.refuse(ctx, c, tenant.Deny(tenant.PeerUnauthenticated, "the call was not checked at header time"))
 	}
@@ -191,12 +191,12 @@ func (s *server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, ha
 	if err != nil {
 		return nil, err
 	}
-	if req, err = c.check(req, fields.ServerReceives); err != nil {
+	if req, err = c.check(ctx, req, fields.ServerReceives); err != nil {
 		return nil, s.answered(ctx, c, err)
 	}
 	resp, err := handler(ctx, req)
 	if err == nil {
-		resp, err = c.check(resp, fields.ServerSends)
+		resp, err = c.check(ctx, resp, fields.ServerSends)
 	}
 	if err := s.answered(ctx, c, err); err != nil {
 		return nil, err
@@ -269,7 +269,7 @@ func (s *serverStream) pass(m any, at fields.Point) (out any, err error) {
 		err = s.mayGoOn()
 	}
 	if err == nil {
-		out, err = s.c.check(m, at)
+		out, err = s.c.check(s.ctx, m, at)
 	}
 	if err != nil {
 		if r := s.end(err); r != nil {
