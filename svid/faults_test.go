@@ -130,8 +130,9 @@ func TestRenewalOverdueAtStart(t *testing.T) {
 		if st := s.Status(); !st.Overdue || st.Expired {
 			t.Errorf("I5 the status is %+v", st)
 		}
+		changed := s.Changed()
 		d.Federate(newDomain(t, devdomain.Config{TrustDomain: "partner.example"})) // an update, of the same SVID
-		<-s.Changed()
+		<-changed
 		if got := log.times(slog.LevelError, notRenewed, gatewayID); len(got) != 1 {
 			t.Errorf("I5 logged again, at %v", got)
 		}
@@ -175,6 +176,9 @@ func TestAgentAnswers(t *testing.T) {
 				}
 				if code == codes.PermissionDenied {
 					wantReason(t, err, tenant.IdentityUnavailable)
+					if got := status.Code(err); got != codes.Unknown {
+						t.Errorf("the agent's status shows through: %s", got)
+					}
 					if called == nil {
 						t.Error("a call was made without an identity")
 					}

@@ -133,7 +133,8 @@ func (s *Source) Snapshot() (*Snapshot, error) {
 	case s.snap != nil:
 		return s.snap, nil
 	case s.err != nil:
-		return nil, tenant.Deny(tenant.IdentityUnavailable, "no identity from %s: %w", s.addr, s.err)
+		// Not wrapped: the agent's status is not to become that of a call.
+		return nil, tenant.Deny(tenant.IdentityUnavailable, "no identity from %s: %v", s.addr, s.err)
 	}
 	return nil, tenant.Deny(tenant.IdentityUnavailable, "no identity from %s yet", s.addr)
 }
