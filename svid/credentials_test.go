@@ -394,8 +394,14 @@ func TestLocalExpired(t *testing.T) {
 	}
 	server := svid.NewServerCredentials(newWorkload(t, d, inventoryID), svid.WithClock(clk.Now))
 	peer := attacker(long.Certificates, long.PrivateKey, d.Bundle())
-	_, s := connect(t, svid.NewClientCredentials(peer, svid.Expect(inventoryID), svid.WithClock(clk.Now)), server)
+	client := svid.NewClientCredentials(peer, svid.Expect(inventoryID), svid.WithClock(clk.Now))
+	c, s := connect(t, client, server)
 	conn := known(t, server, s)
+	for who, until := range map[string]time.Time{"server": conn.Until(), "client": known(t, client, c).Until()} {
+		if want := clk.Now().Add(time.Hour); !until.Equal(want) {
+			t.Errorf("I5 the %s's end holds until %s, not %s", who, until, want)
+		}
+	}
 	clk.Advance(2 * time.Hour)
 	t.Run("I5 on an open connection", func(t *testing.T) { wantReason(t, conn.Check(), tenant.IdentityUnavailable) })
 
