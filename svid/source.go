@@ -73,7 +73,7 @@ type options struct {
 func WithSocket(addr string) Option { return func(o *options) { o.addr = addr } }
 
 // WithHint makes the Source use the SVID that the registration entry's hint
-// names, such as "internal" (SPIFFE Workload API, section 6.2.2). Without it,
+// names, such as "internal" (SPIFFE Workload API, section 5.2.1). Without it,
 // the Source uses the first SVID, which is the default one (section 5.3).
 func WithHint(hint string) Option { return func(o *options) { o.hint = hint } }
 

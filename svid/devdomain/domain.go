@@ -1,7 +1,7 @@
 // Package devdomain is an embedded SPIFFE trust domain for development and
 // tests: a CA in memory, an agent with the SPIFFE Workload API (X.509-SVIDs and
-// JWT-SVIDs), rotation of leaves and roots, federation, and faults on request. A
-// Workload API client cannot tell it from a SPIRE agent.
+// JWT-SVIDs), rotation of leaves and roots, federation, and faults on request. It
+// answers clients as a SPIRE agent does.
 //
 //	d, err := devdomain.New(devdomain.Config{TrustDomain: "prod.example", Dir: dir})
 //	defer d.Close()
