@@ -108,7 +108,7 @@ func TestWrongLeaves(t *testing.T) {
 	// crypto/x509 parses no URI that is not ASCII, so nothing here can issue it. The
 	// signature is broken, but the name comes first.
 	look := m.issue("gaateway")
-	der := bytes.Replace(look.Certificates[0].Raw, []byte("aa"), []byte("а"), 1)
+	der := bytes.Replace(look.Certificates[0].Raw, []byte("/gaateway"), []byte("/gаteway"), 1)
 	m.wrongPeer("I2 a non-ASCII look-alike", tls.Certificate{Certificate: [][]byte{der}, PrivateKey: look.PrivateKey}, tenant.SVIDMalformed)
 	// The harness itself lets an honest chain through.
 	m.each("an honest chain", func(m *mesh, s shape) {
