@@ -113,15 +113,16 @@ func (c *call) event() audit.Event {
 
 // allow records that c is allowed, or that a denial of it is overlooked. If that
 // fails, the call is refused.
-func (g *Guard) allow(ctx context.Context, c *call) error {
+func (c *call) allow(ctx context.Context) error {
 	if c.overlooked != nil {
-		return g.audit.Observe(ctx, c.event(), asError(c.overlooked))
+		return c.g.audit.Observe(ctx, c.event(), asError(c.overlooked))
 	}
-	return g.audit.Allow(ctx, c.event())
+	return c.g.audit.Allow(ctx, c.event())
 }
 
 // refusal is a call that is refused.
 type refusal struct {
+	g      *Guard
 	event  audit.Event
 	cause  *tenant.Error
 	status error // for the caller
@@ -129,7 +130,7 @@ type refusal struct {
 
 // refusal makes what is said of a call that is refused because of err.
 func (c *call) refusal(err error) *refusal {
-	r := &refusal{event: c.event(), cause: asError(err)}
+	r := &refusal{g: c.g, event: c.event(), cause: asError(err)}
 	r.event.DecisionID = rand.Text()
 	var f *fields.Fault
 	if errors.As(err, &f) {
@@ -158,11 +159,13 @@ func (c *call) tell(err error) (r *refusal, first bool) {
 	return c.told.Load(), false
 }
 
+func (r *refusal) record(ctx context.Context) { r.g.audit.Refuse(ctx, r.event, r.cause) }
+
 // refuse records that c is refused because of err and returns the status for
 // the caller.
-func (g *Guard) refuse(ctx context.Context, c *call, err error) error {
+func (c *call) refuse(ctx context.Context, err error) error {
 	r := c.refusal(err)
-	g.audit.Refuse(ctx, r.event, r.cause)
+	r.record(ctx)
 	return r.status
 }
 

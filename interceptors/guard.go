@@ -144,7 +144,7 @@ func (g *Guard) connectionAge() time.Duration {
 	if g.cfg.MaxConnectionAge > 0 {
 		return g.cfg.MaxConnectionAge
 	}
-	snap, err := g.cfg.Source.Snapshot()
+	snap, err := svid.Current(g.cfg.Source)
 	if err != nil {
 		return mostAge
 	}
@@ -204,5 +204,5 @@ func (g *Guard) refusedHandshake(remote net.Addr, err error) {
 	if remote != nil {
 		c.method = "handshake with " + remote.String()
 	}
-	_ = g.refuse(context.Background(), c, err)
+	_ = c.refuse(context.Background(), err)
 }

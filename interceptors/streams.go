@@ -80,7 +80,7 @@ func (w *watch) run(idle <-chan struct{}) {
 		if len(ended) > 0 {
 			go func() { // a slow sink delays no other stream's end
 				for _, r := range ended {
-					w.g.audit.Refuse(context.Background(), r.event, r.cause)
+					r.record(context.Background())
 				}
 			}()
 		}

@@ -52,7 +52,7 @@ func (c *Conn) Binding() [32]byte { return c.binding }
 // [tenant.IdentityUnavailable] if the workload's identity, or the SVID that it
 // presented here, is gone. Signatures are verified only when the bundles changed.
 func (c *Conn) Check() error {
-	snap, err := current(c.creds.src)
+	snap, err := Current(c.creds.src)
 	if err != nil {
 		return err
 	}

@@ -151,7 +151,7 @@ func (c *Credentials) handshake(ctx context.Context, authority string, raw net.C
 			return nil, nil, err
 		}
 	}
-	snap, err := current(c.src)
+	snap, err := Current(c.src)
 	if err != nil {
 		return nil, nil, err
 	}
