@@ -131,6 +131,10 @@ func TestKeysEndpointFails(t *testing.T) {
 		"T10 garbage":        text("<html>"),
 		"T10 empty":          text(""),
 		"T10 truncated":      text(`{"keys":[`),
+		"T10 cut short": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			w.Write([]byte(`{"keys":[]}`))
+		},
 		"T10 no keys member": text(`{}`),
 		"T10 keys null":      text(`{"keys":null}`),
 		"T10 keys twice":     text(`{"keys":[],"keys":[]}`),

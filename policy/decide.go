@@ -176,7 +176,7 @@ func (d *Decision) covered(declared *Declared) bool {
 	}
 	switch {
 	case d.method == nil:
-		return d.deny(checkMethod, tenant.Deny(tenant.MethodNotCovered, "no rule covers the method"))
+		return d.deny(checkMethod, tenant.Deny(tenant.MethodNotCovered, "no rule covers the method: add it under methods, with callers or with exempt: true"))
 	case d.method.exempt && d.declared.at != "" && !d.declared.exempt:
 		return d.deny(checkMethod, denyBy(d.method.at[0], tenant.MethodNotCovered,
 			"the method is exempt here and not by (tenantmesh.v1.method) in %s: set exempt: true there, or give it callers here", d.declared.at))

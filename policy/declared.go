@@ -61,6 +61,9 @@ func placeOf(d protoreflect.Descriptor) string {
 	return fmt.Sprintf("%s:%s", file.Path(), d.FullName())
 }
 
+// Exempt says whether the method needs no tenant, if the policy agrees.
+func (d *Declared) Exempt() bool { return d.exempt }
+
 // HidesExistence says whether the method answers NOT_FOUND for what is not the
 // caller's, and not PERMISSION_DENIED (AIP-211).
 func (d *Declared) HidesExistence() bool { return d.absent != pb.Absent_ABSENT_PERMISSION_DENIED }

@@ -101,6 +101,10 @@ func (d *Decision) Err() error {
 // Exempt says whether the method needs no tenant.
 func (d *Decision) Exempt() bool { return d.method != nil && d.method.exempt }
 
+// Conditional says whether the method has conditions, so that the decision may
+// change though the policy does not.
+func (d *Decision) Conditional() bool { return d.method != nil && len(d.method.conditions) > 0 }
+
 // Workloads returns the policy's names along the path.
 func (d *Decision) Workloads() []string {
 	names := make([]string, d.signers)
