@@ -22,7 +22,7 @@ func conditional(t testing.TB, expressions ...string) *Policy {
 		rules += fmt.Sprintf("  - match: /inventory.v1.Inventory/Get\n    when: '%s'\n", strings.ReplaceAll(e, "'", "''"))
 	}
 	doc := meshDoc(asWritten)
-	doc = strings.Replace(doc, "tenants:\n  acme", rules+"tenants:\n  acme", 1)
+	doc = strings.Replace(doc, "tenant_sets:", rules+"tenant_sets:", 1)
 	doc = strings.Replace(doc, "scopes: [\"orders.*\", \"admin.**\"]", "scopes: [\"**\"]", 1)
 	p, err := Parse("mesh.yaml", []byte(doc))
 	if err != nil {

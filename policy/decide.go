@@ -345,7 +345,7 @@ func (d *Decision) meets(c *Call) bool {
 	}
 	d.pass(checkClassification)
 	if len(m.conditions) == 0 {
-		return true
+		return d.pass(checkConditions)
 	}
 	f := d.facts(c)
 	defer f.free()

@@ -220,10 +220,11 @@ func (e Explanation) String() string {
 			fmt.Fprintf(&b, "%-10s %s\n", name, value)
 		}
 	}
+	about := strings.TrimSpace(e.Question + " " + e.Target)
 	if e.Allowed {
-		line("allowed", e.Question+" "+e.Target)
+		line("allowed", about)
 	} else {
-		line("denied", e.Question+" "+e.Target)
+		line("denied", about)
 		line("reason", string(e.Reason))
 		line("missing", e.Missing)
 		line("rule", e.Rule)
