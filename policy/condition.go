@@ -122,10 +122,10 @@ func (f *facts) free() {
 	pool.Put(f)
 }
 
-// newConditionEnv returns the environment that conditions are compiled in. It
-// has no regular expressions, as the rest of the policy has none: they are too easily
+// conditionEnv returns the environment that conditions are compiled in. It has
+// no regular expressions, as the rest of the policy has none: they are too easily
 // taken for a match of the whole, and those that a claim brings have no bound.
-func newConditionEnv() (*cel.Env, error) {
+var conditionEnv = sync.OnceValues(func() (*cel.Env, error) {
 	opts := []cel.EnvOption{
 		cel.StdLib(cel.StdLibSubset(env.NewLibrarySubset().AddExcludedFunctions(env.NewFunction("matches")))),
 		cel.ParserExpressionSizeLimit(maxCondition),
@@ -135,7 +135,7 @@ func newConditionEnv() (*cel.Env, error) {
 		opts = append(opts, cel.Variable(name, v.typ))
 	}
 	return cel.NewCustomEnv(opts...)
-}
+})
 
 const (
 	// maxCost bounds a condition by CEL's own measure, in which comparing two
@@ -193,15 +193,12 @@ func (l *loader) condition(t text) *condition {
 		l.fail(t.pos, "when: over %d conditions: write those that say the same as one rule", maxConditions)
 		return nil
 	}
-	if l.env == nil {
-		env, err := newConditionEnv()
-		if err != nil {
-			l.fail(t.pos, "conditions: %v", err)
-			return nil
-		}
-		l.env = env
+	env, err := conditionEnv()
+	if err != nil {
+		l.fail(t.pos, "when: %v", err)
+		return nil
 	}
-	ast, issues := l.env.Compile(t.value)
+	ast, issues := env.Compile(t.value)
 	if issues.Err() != nil {
 		for _, e := range issues.Errors() {
 			l.fail(l.within(t, e.Location.Line(), e.Location.Column()), "when: %s", e.Message)
@@ -212,12 +209,12 @@ func (l *loader) condition(t text) *condition {
 		l.fail(t.pos, "when: a condition is true or false, this one is %s", ast.OutputType())
 		return nil
 	}
-	estimate, err := l.env.EstimateCost(ast, sizes{})
+	estimate, err := env.EstimateCost(ast, sizes{})
 	if err != nil || estimate.Max > maxCost {
 		l.fail(t.pos, "when: the condition may cost %d and %d is the most: it goes through long lists or texts more than once", estimate.Max, maxCost)
 		return nil
 	}
-	program, err := l.env.Program(ast, cel.EvalOptions(cel.OptOptimize))
+	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
 		l.fail(t.pos, "when: %v", err)
 		return nil

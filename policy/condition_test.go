@@ -171,7 +171,7 @@ func TestConditionPanics(t *testing.T) {
 // TestConditionCost: no condition that loads costs more than its bound, even with
 // the largest variables that there are.
 func TestConditionCost(t *testing.T) {
-	env, err := newConditionEnv()
+	env, err := conditionEnv()
 	if err != nil {
 		t.Fatal(err)
 	}

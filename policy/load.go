@@ -19,7 +19,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"cel.dev/cel-go/cel"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -148,10 +147,8 @@ type loader struct {
 	errs   []*LoadError
 	more   int // errors not kept
 
-	sets map[string]*tenantSet // nil until all are compiled
-
-	env        *cel.Env // for conditions; nil until one is met
-	conditions int      // how many were met
+	sets       map[string]*tenantSet // nil until all are compiled
+	conditions int                   // how many were met
 }
 
 // file says which one a place is in.

@@ -10,9 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/tenantmesh/tenantmesh/hop"
-	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
 // small is a document for one change at a time.
@@ -403,44 +400,4 @@ func TestLoadFile(t *testing.T) {
 	if a.Version() == b.Version() {
 		t.Error("two documents of one version")
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	design, err := os.ReadFile("testdata/design.yaml")
-	if err != nil {
-		f.Fatal(err)
-	}
-	seeds := [][]byte{
-		design, []byte(small), []byte(meshDoc(asWritten)),
-		[]byte(strings.Replace(small, "[acme]", "&x [acme]\n    calls: *x", 1)),
-		[]byte("? [version]\n: 1\n"), []byte("null\n"), []byte("- a\n- {b: c}\n"), []byte("%YAML 1.1\n---\n!!map {}\n"),
-		[]byte("version: 1\nworkloads: [[], 1, null, {match: {}}]\nmethods: {}\ntenants: [1]\ntrust_domains: {a: b}\n"),
-	}
-	seeds = append(seeds, vectorPolicies(f)...)
-	if len(seeds) == 0 || len(design) == 0 {
-		f.Fatal("an empty seed corpus")
-	}
-	for _, s := range seeds {
-		f.Add(s)
-	}
-	id := ids("gateway")[0]
-	f.Fuzz(func(t *testing.T, doc []byte) {
-		p, err := Parse("f.yaml", doc)
-		if (p == nil) == (err == nil) {
-			t.Fatalf("%v, %v", p, err)
-		}
-		if err != nil {
-			return
-		}
-		// What loads decides, and knows only what it lists.
-		if p.Version() == "" {
-			t.Error("a policy without a version")
-		}
-		if d := p.Admit("/p.S%2FM", nil, id); tenant.ReasonOf(d.Err()) != tenant.MethodNotCovered {
-			t.Error(d.Err())
-		}
-		if d := p.MayOriginate(id, claims(func(c *hop.Claims) { c.Tenant = tenant.ID{} }), nil); d.Err() == nil {
-			t.Error("no tenant, and it may originate")
-		}
-	})
 }
