@@ -120,7 +120,7 @@ func (g *Guard) newRecord(chain *hop.Chain, workloads []string, valid func() err
 		Carrier:        chain,
 	}
 	for i, s := range chain.Path() {
-		r.Path = append(r.Path, mint.Step{SPIFFEID: s.Signer.String(), Workload: workloads[i], Method: s.Target})
+		r.Path = append(r.Path, mint.Step{SPIFFEID: s.Signer, Workload: workloads[i], Method: s.Target})
 	}
 	return r
 }

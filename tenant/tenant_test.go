@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/tenantmesh/tenantmesh/internal/mint"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -53,7 +55,7 @@ func record() *mint.Record {
 		Tenant: "acme", TenantUID: "uid", Subject: "canary-sub", Issuer: "canary-iss", Transaction: "txn",
 		Scopes: []string{"a", "b"}, Classification: 2,
 		Attributes: map[string]string{"k": "canary-attr"}, Request: map[string]string{"r": "canary-rctx"},
-		Path:     []mint.Step{{SPIFFEID: "spiffe://prod.example/gateway", Workload: "gateway", Method: "/s/M"}},
+		Path:     []mint.Step{{SPIFFEID: spiffeid.RequireFromString("spiffe://prod.example/gateway"), Workload: "gateway", Method: "/s/M"}},
 		IssuedAt: time.Unix(1, 0), Expires: time.Unix(2, 0), Elevation: "canary-elevation",
 		Valid: func() error { return nil },
 	}
