@@ -394,7 +394,7 @@ func malformed(format string, args ...any) error {
 	return tenant.Deny(tenant.ContextMalformed, format, args...)
 }
 
-// fill copies src to dst if it has exactly dst's size.
+// fill copies src to dst, and reports whether it has exactly dst's size.
 func fill(dst, src []byte) bool {
 	copy(dst, src)
 	return len(src) == len(dst)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/tenantmesh/tenantmesh/internal/mint"
+	"github.com/tenantmesh/tenantmesh/internal/vectors"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -32,22 +35,53 @@ func ExampleRequire() {
 	// tenantmesh: CONTEXT_MISSING: no verified tenant context here
 }
 
+var (
+	ids    = []string{"acme", "a1", "00", "zz", "99", "01j9zk3v5q8w7rbnxh2c4d6e8f", "a-b_c", strings.Repeat("a", 63)}
+	notIDs = []string{
+		"", "*", "0", ".", "..", "%2e", "a|b", "a:b", "ac\x00me", "Acme", "acmé", "аcme", " acme", "acme ", "-a", "a-", "_a", "a_",
+		"a.b", "a/b", "a*", "{tenant}", strings.Repeat("a", 64), "a",
+	}
+)
+
 func TestParseID(t *testing.T) {
-	for _, s := range []string{"acme", "a1", "00", "01j9zk3v5q8w7rbnxh2c4d6e8f", "a-b_c", strings.Repeat("a", 63)} {
+	for _, s := range ids {
 		if id, err := tenant.ParseID(s); err != nil || id.String() != s || id.IsZero() {
 			t.Errorf("ParseID(%q) = %v, %v", s, id, err)
 		}
 	}
-	for _, s := range []string{
-		"", "*", "0", ".", "..", "%2e", "a|b", "a:b", "ac\x00me", "Acme", "acmé", "аcme", " acme", "acme ", "-a", "a-", "_a", "a_",
-		"a.b", "a/b", "a*", "{tenant}", strings.Repeat("a", 64), "a",
-	} {
+	for _, s := range notIDs {
 		t.Run(fmt.Sprintf("P4 %q", s), func(t *testing.T) {
 			if id, err := tenant.ParseID(s); tenant.ReasonOf(err) != tenant.TenantNotBound || !id.IsZero() {
 				t.Errorf("got %v, %v", id, err)
 			}
 		})
 	}
+}
+
+// What parses is exactly what was written, and of the form that ID promises.
+func FuzzParseID(f *testing.F) {
+	claims, err := vectors.Inputs[struct {
+		Claims struct{ Tctx struct{ Tenant string } }
+	}]("../conformance/vectors/claims.json") // fails if it is empty
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, v := range claims {
+		f.Add(v.Claims.Tctx.Tenant)
+	}
+	for _, s := range append(slices.Clone(ids), notIDs...) {
+		f.Add(s)
+	}
+	form := regexp.MustCompile(`\A[a-z0-9][a-z0-9_-]{0,61}[a-z0-9]\z`)
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := tenant.ParseID(s)
+		if good := form.MatchString(s); good != (err == nil) || good != (id.String() == s && s != "") {
+			t.Fatalf("ParseID(%q) = %q, %v", s, id, err)
+		}
+		if err != nil && (tenant.ReasonOf(err) != tenant.TenantNotBound || !id.IsZero()) {
+			t.Fatalf("ParseID(%q) = %q, %v", s, id, err)
+		}
+	})
 }
 
 func record() *mint.Record {

@@ -302,4 +302,6 @@ require (
 	pluginrpc.com/pluginrpc v0.6.0 // indirect
 )
 
+// golangci-lint needs the viper that it names: later ones take the upper case from
+// the names of its settings. gremlins asks for a later one, and is content with this.
 replace github.com/spf13/viper => github.com/spf13/viper v1.12.0
