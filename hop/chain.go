@@ -142,8 +142,10 @@ type Handover struct {
 // result for the wire; the chain itself stays as it was. The statement expires
 // with the claims, the hop before it or the signer's certificate, whichever is
 // first. It fails with [tenant.IdentityUnavailable] where that has passed for the
-// certificate, [tenant.ContextExpired], [tenant.ChainTooLong],
-// [tenant.MetadataTooLarge], [tenant.ScopeWidened] or [tenant.MethodNarrowed].
+// certificate or there is none, with [tenant.ChainTooLong],
+// [tenant.MetadataTooLarge], [tenant.ScopeWidened] or [tenant.MethodNarrowed], as
+// [Chain.Valid] and [Statement.Marshal] do, with [tenant.KeyUnsupported], and with
+// [tenant.Internal] where the key does not sign.
 func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
 	if len(c.hops) >= MaxHops {
 		return Metadata{}, tenant.Deny(tenant.ChainTooLong, "a chain has at most %d hops", MaxHops)

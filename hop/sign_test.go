@@ -100,6 +100,7 @@ func TestSignRefuses(t *testing.T) {
 		}
 		return chain
 	}
+	none := new(x509svid.SVID) // stands for nil
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -112,6 +113,7 @@ func TestSignRefuses(t *testing.T) {
 		want  tenant.Reason
 	}{
 		{"the zero chain", func(*testing.T) *Chain { return new(Chain) }, nil, nil, tenant.ContextMissing},
+		{"no SVID", begun, none, nil, tenant.IdentityUnavailable},
 		{"an expired SVID", begun, root().issue("orders", between(noon.Add(-time.Hour), noon)), nil, tenant.IdentityUnavailable},
 		{"an SVID without a key", begun, &x509svid.SVID{Certificates: root().issue("orders").Certificates}, nil, tenant.IdentityUnavailable},
 		{"an EC key that fails", begun, signing(newKey(elliptic.P256()), nil, errors.New("the token was pulled")), nil, tenant.Internal},
@@ -168,8 +170,11 @@ func TestSignRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			svid := tt.svid
-			if svid == nil {
+			switch svid {
+			case nil:
 				svid = root().issue("orders")
+			case none:
+				svid = nil
 			}
 			to := Handover{Kind: Call, Audience: "spiffe://prod.example/inventory", Target: "/inventory.v1.Service/Do", Now: noon}
 			if tt.do != nil {

@@ -89,8 +89,8 @@ func (s Statement) GoString() string { return "hop.Statement{" + s.String() + "}
 // LogValue keeps handlers of slog from printing what String leaves out.
 func (s Statement) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// Marshal returns the one canonical encoding of s, or fails with
-// [tenant.ContextMalformed] where s has none.
+// Marshal returns the one canonical encoding of s, or fails as
+// [ParseStatement] does where s has none.
 func (s *Statement) Marshal() ([]byte, error) {
 	if err := s.check(); err != nil {
 		return nil, err

@@ -84,7 +84,7 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 // none to be read. Nothing about them is proven: they are for the audit trail of
 // a refusal, and for nothing else.
 func UnverifiedClaims(m Metadata) *Claims {
-	if len(m.Hops) > MaxMetadata {
+	if m.checkSize() != nil {
 		return nil
 	}
 	c, err := parse(m.Hops)

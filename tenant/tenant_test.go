@@ -112,6 +112,15 @@ func TestContext(t *testing.T) {
 	if p := tc.Path(); len(p) != 1 || p[0].Workload.String() != "spiffe://prod.example/gateway" || p[0].Name != "gateway" || p[0].Method != "/s/M" {
 		t.Errorf("path %v", p)
 	}
+	if _, ok := tc.Attribute("r"); ok {
+		t.Error("an attribute of the request is one of the transaction")
+	}
+	if _, ok := tc.RequestAttribute("k"); ok {
+		t.Error("an attribute of the transaction is one of the request")
+	}
+	if got, want := tc.String(), "tenant acme txn txn spiffe://prod.example/gateway"; got != want {
+		t.Errorf("it prints as %q, want %q", got, want)
+	}
 	tc.Scopes()[0] = "z"
 	if !tc.HasScope("a") {
 		t.Error("a caller changed the scopes")
@@ -182,8 +191,22 @@ func TestError(t *testing.T) {
 	if !errors.Is(err, cause) || !errors.Is(err, &tenant.Error{Reason: tenant.SVIDUntrusted}) || errors.Is(err, &tenant.Error{Reason: tenant.SVIDExpired}) {
 		t.Errorf("errors.Is fails on %v", err)
 	}
-	if got, want := err.Error(), "tenantmesh: SVID_UNTRUSTED (hop 2): not good: cause"; got != want {
-		t.Errorf("got %q, want %q", got, want)
+	for _, other := range []error{
+		&tenant.Error{Reason: tenant.SVIDUntrusted, Detail: "not good: cause"}, &tenant.Error{Reason: tenant.SVIDUntrusted, Err: cause}, errors.New("other"),
+	} {
+		if errors.Is(err, other) {
+			t.Errorf("%#v is taken for a question after the reason", other)
+		}
+	}
+	for want, err := range map[string]error{
+		"tenantmesh: SVID_UNTRUSTED (hop 2): not good: cause": err,
+		"tenantmesh: SVID_UNTRUSTED (hop 0): detail":          tenant.Deny(tenant.SVIDUntrusted, "detail").AtHop(0),
+		"tenantmesh: SVID_UNTRUSTED: detail":                  tenant.Deny(tenant.SVIDUntrusted, "detail"),
+		"tenantmesh: SVID_UNTRUSTED":                          &tenant.Error{Reason: tenant.SVIDUntrusted, Hop: -1},
+	} {
+		if got := err.Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 	if tenant.ReasonOf(fmt.Errorf("wrapped: %w", err)) != tenant.SVIDUntrusted || tenant.ReasonOf(cause) != "" {
 		t.Error("ReasonOf looks in the wrong place")

@@ -89,9 +89,12 @@ func ID(cert *x509.Certificate) (spiffeid.ID, error) {
 // is uri byte by byte.
 func hasURI(cert *x509.Certificate, uri string) bool {
 	return slices.ContainsFunc(cert.Extensions, func(e pkix.Extension) bool {
+		if !e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
+			return false
+		}
 		var names []asn1.RawValue // none, if they cannot be read
 		_, _ = asn1.Unmarshal(e.Value, &names)
-		return e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) && slices.ContainsFunc(names, func(n asn1.RawValue) bool {
+		return slices.ContainsFunc(names, func(n asn1.RawValue) bool {
 			return n.Class == asn1.ClassContextSpecific && n.Tag == 6 && string(n.Bytes) == uri
 		})
 	})
