@@ -197,8 +197,8 @@ func (s *Statement) check() error {
 			return malformed("the target of a message is a subject or topic")
 		}
 	case Grant:
-		if s.Target != "" || s.Binding != [32]byte{} {
-			return malformed("a grant has neither target nor binding")
+		if s.Target != "" {
+			return malformed("a grant has no target")
 		}
 		if s.Index != 0 {
 			return tenant.Deny(tenant.KindMismatch, "a grant stands at index 0 only")
