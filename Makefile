@@ -86,7 +86,7 @@ generated: $(STAMP)
 	@echo $@; \
 	new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
 	$(BIN)/buf generate -o "$$new"; \
-	for d in proto examples/proto; do diff -r -x '*.proto' -x '*.md' $$d "$$new/$$d"; done || { echo "generated code is not current, run make generate"; exit 1; }
+	for d in proto examples/proto internal/testproto; do diff -r -x '*.proto' -x '*.md' $$d "$$new/$$d"; done || { echo "generated code is not current, run make generate"; exit 1; }
 
 .PHONY: generate
 generate: $(STAMP) ## Generates Go from the .proto files.

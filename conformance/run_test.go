@@ -133,8 +133,8 @@ func runChain(t *testing.T, input json.RawMessage) (any, error) {
 	peer := in.Peer.certificates()
 	if in.Policy != "" {
 		pol = must(policy.Parse("policy.yaml", []byte(in.Policy)))
-		if _, err := pol.Admit(in.Method, must(leaf.ID(peer[0]))); err != nil {
-			return nil, err
+		if d := pol.Admit(in.Method, nil, must(leaf.ID(peer[0]))); d.Err() != nil {
+			return nil, d.Err()
 		}
 	}
 	m, err := hop.ParseMetadata(join(in.Headers))
@@ -154,7 +154,8 @@ func runChain(t *testing.T, input json.RawMessage) (any, error) {
 	}
 	c := chain.Claims()
 	if pol != nil {
-		if _, err := pol.Authorize(policy.Call{Method: in.Method, Path: path, Claims: c, Scopes: chain.Scopes()}); err != nil {
+		d := pol.Decide(&policy.Call{Method: in.Method, Path: chain.Path(), Claims: c, Scopes: chain.Scopes(), Time: time.Unix(in.Now, 0)})
+		if err := d.Err(); err != nil {
 			return nil, err
 		}
 	}
@@ -246,8 +247,8 @@ func runClaims(t *testing.T, input json.RawMessage) (any, error) {
 		return nil, err
 	}
 	pol := must(policy.Parse("policy.yaml", []byte(in.Policy)))
-	if _, err := pol.MayOriginate(spiffeid.RequireFromString(in.Self), c); err != nil {
-		return nil, err
+	if d := pol.MayOriginate(spiffeid.RequireFromString(in.Self), c, nil); d.Err() != nil {
+		return nil, d.Err()
 	}
 	// Claims are encoded within the first statement.
 	s := &hop.Statement{

@@ -287,11 +287,19 @@ func (s *contextSink) Record(ctx context.Context, _ audit.Event) error {
 	return s.err
 }
 
-func TestHTTPPanicsWithoutParts(t *testing.T) {
-	defer func() {
-		if recover() == nil {
-			t.Error("no panic")
-		}
-	}()
-	edge.HTTP(nil, new(originator), new(handler))
+func TestPanicsWithoutParts(t *testing.T) {
+	for name, f := range map[string]func(){
+		"HTTP":                    func() { edge.HTTP(nil, new(originator), new(handler)) },
+		"UnaryServerInterceptor":  func() { edge.UnaryServerInterceptor(new(edge.Verifier), nil) },
+		"StreamServerInterceptor": func() { edge.StreamServerInterceptor(nil, new(originator)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			f()
+		})
+	}
 }

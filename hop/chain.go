@@ -111,6 +111,27 @@ func (c *Chain) Valid(now time.Time) error {
 	return nil
 }
 
+// Until returns the first time at which [Chain.Valid] fails.
+func (c *Chain) Until() time.Time {
+	if c.claims == nil {
+		return time.Time{}
+	}
+	until := c.claims.Expires
+	for _, h := range c.hops {
+		until = earlier(earlier(until, h.statement.Expires), h.signer.NotAfter)
+	}
+	return until
+}
+
+// Origin returns the parent that claims have which are derived from the chain.
+// A chain that was only begun is no parent: it returns nil.
+func (c *Chain) Origin() *Parent {
+	if len(c.hops) == 0 {
+		return nil
+	}
+	return &Parent{c.claims.Transaction, sha256.Sum256(c.hops[len(c.hops)-1].hop.Statement)}
+}
+
 // Trusted says whether the certificates of all signers chain to the bundles at
 // now. It is to be asked again when the bundles have changed. It fails as
 // [Verify] does for a signer.

@@ -17,9 +17,10 @@ const (
 	// MaxMetadata is the most bytes that both metadata values have together,
 	// as text.
 	MaxMetadata = 7 << 10
+	// MaxList is the most scopes, methods or attributes in one list.
+	MaxList = 64
 
 	maxText = 512 // bytes of any string but a SPIFFE ID
-	maxList = 64  // scopes, methods or attributes in one list
 )
 
 // Claims are what a chain says, under the names of

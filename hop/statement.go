@@ -250,8 +250,8 @@ func (c *Claims) check() error {
 		return malformed("the elevation is not text")
 	}
 	for _, attributes := range []map[string]string{c.Attributes, c.Request} {
-		if len(attributes) > maxList {
-			return malformed("at most %d attributes", maxList)
+		if len(attributes) > MaxList {
+			return malformed("at most %d attributes", MaxList)
 		}
 		for k, v := range attributes {
 			if !isText(k) || v != "" && !isText(v) {
@@ -411,7 +411,7 @@ func isWindow(iat, exp time.Time) bool {
 // isSet reports whether v is sorted, holds each value once, and no more than
 // maxList of them, all of which are ok.
 func isSet(v []string, ok func(string) bool) bool {
-	if len(v) > maxList {
+	if len(v) > MaxList {
 		return false
 	}
 	for i, s := range v {

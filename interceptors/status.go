@@ -31,6 +31,7 @@ var codeByReason = map[tenant.Reason]codes.Code{
 	tenant.ChainTooLong:          codes.InvalidArgument,
 	tenant.CertificateUnexpected: codes.InvalidArgument,
 	tenant.SignatureMalformed:    codes.InvalidArgument,
+	tenant.MessageUncheckable:    codes.InvalidArgument,
 
 	tenant.ContextMissing:     codes.Unauthenticated,
 	tenant.ChainBroken:        codes.Unauthenticated,
@@ -66,6 +67,10 @@ var codeByReason = map[tenant.Reason]codes.Code{
 	tenant.LifetimeNotAllowed:       codes.PermissionDenied,
 	tenant.ElevationNotAllowed:      codes.PermissionDenied,
 	tenant.ScopeMissing:             codes.PermissionDenied,
+	tenant.ConditionNotMet:          codes.PermissionDenied,
+	tenant.AuthorizerDenied:         codes.PermissionDenied,
+	tenant.PublishNotAllowed:        codes.PermissionDenied,
+	tenant.ConsumeNotAllowed:        codes.PermissionDenied,
 	tenant.TenantMismatch:           codes.NotFound,
 
 	tenant.TokenMissing:      codes.Unauthenticated,

@@ -1,15 +1,10 @@
 package policy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v4"
 
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -23,49 +18,20 @@ const (
 	maxRules = 32
 )
 
-func digest(doc []byte) string {
-	sum := sha256.Sum256(doc)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
-
 // compile checks what is written against itself and builds the Policy. It
 // reports faults to l and goes on, so that one run finds most of them.
 func (l *loader) compile(raw rawPolicy) *Policy {
 	p := &Policy{
 		domains: map[string]*domain{},
-		methods: map[string]*service{},
-		tenants: l.compileTenants(raw.tenants),
+		tenants: l.compileTenants(raw),
 	}
+	l.addSets(p, raw.sets)
 	for _, r := range raw.domains {
 		l.addDomain(p, r)
 	}
 	named := l.addWorkloads(p, raw.workloads)
 	l.addMethods(p, raw.methods, named)
 	return p
-}
-
-func (l *loader) compileTenants(raw []rawTenant) map[tenant.ID]string {
-	tenants := map[tenant.ID]string{}
-	lines := map[string]int{} // by ID, and by uid after a space
-	once := func(t text, key, what string) {
-		if line := lines[key]; line != 0 {
-			l.fail(t.pos, "%s %q stands twice, first in line %d", what, t.value, line)
-		}
-		lines[key] = t.line
-	}
-	for _, r := range raw {
-		id, ok := l.tenantID(r.id)
-		if !ok {
-			continue
-		}
-		if !validUID(r.uid.value) {
-			l.fail(r.uid.pos, "a uid has 1 to 128 letters, digits, '.', '_', ':' or '-'")
-		}
-		once(r.id, r.id.value, "tenant")
-		once(r.uid, " "+r.uid.value, "uid")
-		tenants[id] = r.uid.value
-	}
-	return tenants
 }
 
 func (l *loader) tenantID(t text) (tenant.ID, bool) {
@@ -94,7 +60,7 @@ func (l *loader) addDomain(p *Policy, r rawDomain) {
 		l.fail(r.name.pos, "trust domain %q stands twice: %s", r.name.value, d.at)
 		return
 	}
-	d := &domain{at: l.place(r.pos)}
+	d := &domain{at: l.place(r.line)}
 	if r.tenants.set {
 		set := l.tenantSet(p, r.tenants, false)
 		d.tenants = &set
@@ -102,30 +68,60 @@ func (l *loader) addDomain(p *Policy, r rawDomain) {
 	p.domains[r.name.value] = d
 }
 
+// addSets compiles the tenant_sets. One holds no others, so that their order
+// does not matter.
+func (l *loader) addSets(p *Policy, raw []rawSet) {
+	sets := map[string]*tenantSet{}
+	for _, r := range raw {
+		if !validName(r.name.value) {
+			l.fail(r.name.pos, "a tenant set's name has letters, digits, '.', '_' or '-'")
+		}
+		if sets[r.name.value] != nil {
+			l.fail(r.name.pos, "tenant set %q stands twice", r.name.value)
+		}
+		set := &tenantSet{selectors: []selector{{r.tier.value, r.region.value}}}
+		if r.tenants.set {
+			*set = l.tenantSet(p, r.tenants, false)
+		}
+		sets[r.name.value] = set
+	}
+	l.sets = sets
+}
+
 // tenantSet compiles a list of tenants. Only where the entry's pattern
 // captures one may, and then must, "{tenant}" stand in it.
 func (l *loader) tenantSet(p *Policy, r list, captures bool) tenantSet {
 	set := tenantSet{ids: map[tenant.ID]bool{}}
 	for _, t := range r.items {
-		switch t.value {
-		case "*":
+		switch name, isSet := strings.CutPrefix(t.value, "set:"); {
+		case t.value == "*":
 			set.all = true
 			if len(r.items) > 1 {
 				l.fail(t.pos, `"*" is all listed tenants and stands alone`)
 			}
 			continue
-		case placeholder:
+		case t.value == placeholder:
 			set.captured = true
 			if !captures {
 				l.fail(t.pos, "{tenant} does not stand in the entry's match")
 			}
+			continue
+		case isSet:
+			other := l.sets[name]
+			if other == nil {
+				l.fail(t.pos, "no tenant set is named %q%s", name, l.didYouMean(name, slices.Sorted(maps.Keys(l.sets))))
+				continue
+			}
+			set.all = set.all || other.all
+			set.selectors = append(set.selectors, other.selectors...)
+			maps.Copy(set.ids, other.ids)
 			continue
 		}
 		id, ok := l.tenantID(t)
 		if !ok {
 			continue
 		}
-		if _, listed := p.tenants[id]; !listed {
+		if _, listed := p.tenants.listed[id]; !listed {
 			l.fail(t.pos, "tenant %q is not listed under tenants", t.value)
 		}
 		set.ids[id] = true
@@ -138,7 +134,7 @@ func (l *loader) addWorkloads(p *Policy, raw []rawWorkload) map[string]*workload
 	named := map[string]*workload{}
 	steps := 0
 	for _, r := range raw {
-		w := &workload{name: r.name.value, at: l.place(r.pos), deny: r.deny, calls: callSet{}}
+		w := &workload{name: r.name.value, at: l.place(r.line), deny: r.deny}
 		if !validName(w.name) || len(w.name) > 128 {
 			l.fail(r.name.pos, "a workload's name has 1 to 128 letters, digits, '.', '_' or '-'")
 		}
@@ -168,13 +164,14 @@ func (l *loader) addWorkloads(p *Policy, raw []rawWorkload) map[string]*workload
 			l.fail(r.match.pos, `{tenant} stands in match and not in tenants: use it there, or * here`)
 		}
 		if r.originate != nil {
-			w.originate = l.origination(r.originate)
+			w.originate = l.origination(p, r.originate)
 		}
 		for _, t := range r.calls.items {
 			if service, name, ok := l.methodPattern(t); ok {
-				w.calls.add(service, name, l.place(t.pos))
+				w.calls.set(service, name, l.place(t.line))
 			}
 		}
+		w.publishes, w.consumes = l.names(r.publishes), l.names(r.consumes)
 		for _, other := range d.allow.rivals(w, &steps) {
 			l.fail(r.match.pos, "entries %q (%s) and %q (%s) may match the same SPIFFE ID",
 				other.name, other.at, w.name, w.at)
@@ -196,55 +193,38 @@ func (l *loader) checkDeny(r rawWorkload, w *workload) {
 	if w.match.captures() {
 		l.fail(r.match.pos, "a deny entry has * where {tenant} would match fewer")
 	}
-	if r.tenants.set || r.calls.set || r.originate != nil {
+	if r.tenants.set || r.calls.set || r.publishes.set || r.consumes.set || r.originate != nil {
 		l.fail(r.pos, "a deny entry has a name and a match only")
 	}
 }
 
-// rivals returns the entries whose patterns overlap w's, and adds to steps what
-// that took.
-func (ix *index) rivals(w *workload, steps *int) []*workload {
-	var found []*workload
-	try := func(other *workload) {
-		if w.match.overlaps(&other.match, steps) {
-			found = append(found, other)
+// names compiles patterns of scopes, or of subjects and topics, which have the
+// same form.
+func (l *loader) names(r list) []scopePattern {
+	var patterns []scopePattern
+	for _, t := range r.items {
+		s, err := parseScopePattern(t.value)
+		if err != nil {
+			l.fail(t.pos, "%v", err)
 		}
+		patterns = append(patterns, s)
 	}
-	if w.match.literal() {
-		if other := ix.exact[w.match.path]; other != nil {
-			found = append(found, other)
-		}
-	} else {
-		for _, other := range ix.exact {
-			try(other)
-		}
-	}
-	for _, others := range ix.fixed {
-		for _, other := range others {
-			try(other)
-		}
-	}
-	for _, other := range ix.rest {
-		try(other)
-	}
-	slices.SortFunc(found, func(a, b *workload) int { return strings.Compare(a.name, b.name) })
-	return found
+	return patterns
 }
 
-func (l *loader) origination(r *rawOriginate) *origination {
-	o := &origination{classification: r.classification, maxTTL: DefaultMaxTTL}
+func (l *loader) origination(p *Policy, r *rawOriginate) *origination {
+	o := &origination{classification: r.classification, maxTTL: DefaultMaxTTL, scopes: l.names(r.scopes)}
 	for _, t := range r.issuers.items {
 		if strings.Contains(t.value, "*") {
 			l.fail(t.pos, "issuers are exact: no *")
 		}
 		o.issuers = append(o.issuers, t.value)
 	}
-	for _, t := range r.scopes.items {
-		s, err := parseScopePattern(t.value)
-		if err != nil {
-			l.fail(t.pos, "%v", err)
+	for _, t := range r.from.items {
+		if p.domains[t.value] == nil {
+			l.fail(t.pos, "trust domain %q is not listed under trust_domains%s", t.value, l.didYouMean(t.value, slices.Sorted(maps.Keys(p.domains))))
 		}
-		o.scopes = append(o.scopes, s)
+		o.from = append(o.from, t.value)
 	}
 	for _, t := range r.subjects.items {
 		if strings.Contains(t.value, "**") {
@@ -252,7 +232,7 @@ func (l *loader) origination(r *rawOriginate) *origination {
 		}
 		o.subjects = append(o.subjects, strings.Split(t.value, "*"))
 	}
-	for _, r := range []list{r.issuers, r.subjects} {
+	for _, r := range []list{r.issuers, r.subjects, r.from} {
 		if r.set && len(r.items) == 0 {
 			l.fail(r.pos, "an empty list here lets nothing be originated: leave it out, or originate")
 		}
@@ -265,17 +245,6 @@ func (l *loader) origination(r *rawOriginate) *origination {
 		o.maxTTL = d
 	}
 	return o
-}
-
-func (l *loader) classification(n *yaml.Node) uint32 {
-	if n == nil {
-		return 0
-	}
-	v, err := strconv.ParseUint(n.Value, 10, 32)
-	if err != nil || n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || len(n.Value) > 1 && n.Value[0] == '0' {
-		l.fail(posOf(n), "classification is a number from 0, the lowest, to 4294967295")
-	}
-	return uint32(v)
 }
 
 func (l *loader) methodPattern(t text) (service, name string, ok bool) {
@@ -293,9 +262,9 @@ func (l *loader) addMethods(p *Policy, raw []rawMethod, named map[string]*worklo
 		if !ok {
 			continue
 		}
-		next := &rule{pos: r.pos, at: l.place(r.pos), name: name, exempt: r.exempt}
-		if r.exempt && (r.callers.set || r.scopes.set) {
-			l.fail(r.pos, "an exempt method has neither callers nor scopes")
+		next := &rule{pos: r.pos, at: l.place(r.line), name: name, exempt: r.exempt, classification: r.classification, when: l.condition(r.when)}
+		if r.exempt && (r.callers.set || r.scopes.set || r.classification > 0 || r.when.set) {
+			l.fail(r.pos, "an exempt method has a match only")
 		}
 		if r.callers.set {
 			next.callers = l.callers(r.callers, named)
@@ -308,8 +277,8 @@ func (l *loader) addMethods(p *Policy, raw []rawMethod, named map[string]*worklo
 		}
 		rules[service] = append(rules[service], next)
 	}
-	for name, list := range rules {
-		p.methods[name] = l.service(list)
+	for service, list := range rules {
+		l.service(p, service, list)
 	}
 }
 
@@ -331,28 +300,26 @@ func (l *loader) callers(r list, named map[string]*workload) map[*workload]bool 
 
 // service brings together, for each method that is named and for all others,
 // the rules that match it.
-func (l *loader) service(rules []*rule) *service {
-	s := &service{named: map[string]*method{}}
+func (l *loader) service(p *Policy, service string, rules []*rule) {
 	byName := map[string][]*rule{}
 	for _, r := range rules {
 		byName[r.name] = append(byName[r.name], r)
 	}
 	all := byName["*"]
 	for name, named := range byName {
-		if n := len(all); n > maxRules || name != "*" && n+len(named) > maxRules {
-			l.fail(named[len(named)-1].pos, "more than %d rules match a method: write them as one", maxRules)
+		others := all
+		if name == "*" {
+			others = nil
+		}
+		last := named[len(named)-1].pos
+		if len(named)+len(others) > maxRules {
+			l.fail(last, "more than %d rules match a method: write them as one", maxRules)
 			continue
 		}
-		m := newMethod(named)
-		if name == "*" {
-			s.other = m
-		} else {
-			m = newMethod(slices.Concat(named, all))
-			s.named[name] = m
-		}
+		m := newMethod(slices.Concat(named, others))
 		if m.exempt && len(m.rules) > 1 {
-			l.fail(named[len(named)-1].pos, "an exemption stands alone, but these rules match the same method: %s", strings.Join(m.at, ", "))
+			l.fail(last, "an exemption stands alone, but these rules match the same method: %s", strings.Join(m.at, ", "))
 		}
+		p.methods.set(service, name, m)
 	}
-	return s
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -10,227 +11,143 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
-// Admission is a peer's leave to call a method.
-type Admission struct {
-	// Method is the full method.
-	Method string
-	// Exempt says that the method needs no tenant.
-	Exempt bool
-	// Peer is the policy's name for the peer; for an exempt method it may be
-	// empty.
-	Peer string
-	// Rules that decided, as file:line.
-	Rules []string
-}
-
-// Call is what [Policy.Authorize] decides about. Everything in it was verified
+// Call is what [Policy.Decide] decides about. Everything in it was verified
 // before.
 type Call struct {
 	// Method is the full method.
 	Method string
-	// Path holds the signers, the originator first and the peer last.
-	Path []spiffeid.ID
+	// Declared is what the method's .proto says; nil is nothing.
+	Declared *Declared
+	// Path holds the hops, the originator's first and the peer's last.
+	Path []hop.Step
 	// Claims of the chain.
 	Claims *hop.Claims
 	// Scopes in force: those of the claims as the hops narrowed them.
 	Scopes []string
+	// Time of the decision, for conditions.
+	Time time.Time
 }
 
-// Authorization is leave to run a call for its tenant.
-type Authorization struct {
-	// Workloads are the policy's names along the path.
-	Workloads []string
-	// Rules that decided, as file:line.
-	Rules []string
-}
-
-// Covers says whether rules cover the method, and whether they exempt it from
-// the tenant. A malformed method is never covered.
-func (p *Policy) Covers(method string) (covered, exempt bool) {
-	if p.Current() == nil {
-		return false, false
-	}
-	m, _, _ := p.method(method)
-	return m != nil, m != nil && m.exempt
+// Covers decides whether rules cover the method, be it to exempt it, and agree
+// with its .proto. It denies with [tenant.MethodNotCovered].
+func (p *Policy) Covers(method string, declared *Declared) (d Decision) {
+	d.begin(p, method, declared)
+	return d
 }
 
 // Admit decides whether a peer may call a method, before anything is known of
 // a tenant: rules cover the method, its callers include the peer, and the
-// peer's calls include the method. It fails with [tenant.MethodNotCovered],
+// peer's calls include the method. It denies with [tenant.MethodNotCovered],
 // [tenant.WorkloadUnknown], [tenant.WorkloadDenied] or
 // [tenant.CallerNotAllowed].
 //
 // An exempt method is open to every peer of a listed trust domain that no deny
 // entry matches, whether or not an entry allows it: a peer needs no calls to
-// ask for health.
-func (p *Policy) Admit(method string, peer spiffeid.ID) (*Admission, error) {
-	if p.Current() == nil {
-		return nil, unavailable()
+// ask for health. Where the policy exempts a method whose .proto says something
+// else, it denies with [tenant.MethodNotCovered].
+func (p *Policy) Admit(method string, declared *Declared, peer spiffeid.ID) (d Decision) {
+	if d.begin(p, method, declared) && d.enter(peer) && !d.Exempt() {
+		d.admit()
 	}
-	m, service, name := p.method(method)
-	if m == nil {
-		return nil, notCovered()
-	}
-	w, _, derr := p.workload(peer)
-	if m.exempt {
-		if derr != nil && !p.mayUseExempt(peer, derr) {
-			return nil, derr
-		}
-		a := &Admission{Method: method, Exempt: true, Rules: m.at}
-		if w != nil {
-			a.Peer = w.name
-		}
-		return a, nil
-	}
-	if derr != nil {
-		return nil, derr
-	}
-	callsAt, derr := admit(m, w, service, name)
-	if derr != nil {
-		return nil, derr
-	}
-	return &Admission{Method: method, Peer: w.name, Rules: append(slices.Clip(m.at), callsAt)}, nil
+	return d
 }
 
-// admit decides for a method that is not exempt; it returns the place in the
-// workload's calls.
-func admit(m *method, w *workload, service, name string) (string, *tenant.Error) {
-	if r := m.excludes(w); r != nil {
-		return "", denyBy(r.at, tenant.CallerNotAllowed, "workload %q is not among the method's callers", w.name)
-	}
-	at := w.calls.allows(service, name)
-	if at == "" {
-		return "", denyBy(w.at, tenant.CallerNotAllowed, "the method is not among the calls of workload %q", w.name)
-	}
-	return at, nil
-}
-
-// mayUseExempt says whether an ID that is no entry's may still call exempt
-// methods: it may unless its trust domain is unknown or it is denied.
-func (p *Policy) mayUseExempt(id spiffeid.ID, why *tenant.Error) bool {
-	return why.Reason == tenant.WorkloadUnknown && p.domains[id.TrustDomain().Name()] != nil && id.Path() != ""
-}
-
-// Authorize decides whether a call may run: every signer on the path may act
-// for the tenant, the first may originate the claims, and the scopes that the
-// method requires are in force. It asks again whether the peer may call the
-// method, so that one version of the policy decides all. Conditions on an
-// exempt method are the same, except that it has no callers and no scopes.
+// Decide decides whether a call may run: the peer may call the method, every
+// signer on the path may act for the tenant, the first may originate the
+// claims, and what the method's rules and its .proto ask for is there: scopes,
+// classification, conditions. It asks again what [Policy.Admit] asked, so that
+// one version of the policy decides all.
 //
-// Beside the reasons of [Policy.Admit] and [Policy.MayOriginate] it fails with
-// [tenant.ContextMissing], [tenant.ChainTooLong] and [tenant.ScopeMissing].
-func (p *Policy) Authorize(c Call) (*Authorization, error) {
-	if p.Current() == nil {
-		return nil, unavailable()
+// Beside the reasons of [Policy.Admit] and [Policy.MayOriginate] it denies with
+// [tenant.ContextMissing], [tenant.ChainTooLong], [tenant.ScopeMissing],
+// [tenant.ClassificationNotAllowed] and [tenant.ConditionNotMet].
+func (p *Policy) Decide(c *Call) (d Decision) {
+	d.chain = true
+	if d.begin(p, c.Method, c.Declared) && d.walk(c) && (d.Exempt() || d.admit()) && d.mayAct(c.Claims) && d.mayOriginate(c.Claims) {
+		d.meets(c)
 	}
-	m, service, name := p.method(c.Method)
-	if m == nil {
-		return nil, notCovered()
+	return d
+}
+
+// walk takes the signers of a call.
+func (d *Decision) walk(c *Call) bool {
+	switch {
+	case len(c.Path) == 0 || c.Claims == nil:
+		return d.deny(checkPath, tenant.Deny(tenant.ContextMissing, "a call without path or claims"))
+	case len(c.Path) > len(d.path):
+		return d.deny(checkPath, tenant.Deny(tenant.ChainTooLong, "%d signers", len(c.Path)))
 	}
-	if len(c.Path) == 0 || c.Claims == nil {
-		return nil, tenant.Deny(tenant.ContextMissing, "a call without path or claims")
-	}
-	// One allocation each, with room for a place per signer, per rule and for calls.
-	a := &Authorization{
-		Workloads: make([]string, 0, len(c.Path)),
-		Rules:     make([]string, 0, len(c.Path)+len(m.at)+1),
-	}
-	var path [hop.MaxHops]actor
-	if len(c.Path) > len(path) {
-		return nil, tenant.Deny(tenant.ChainTooLong, "%d signers", len(c.Path))
-	}
-	for i, id := range c.Path {
-		w, captured, derr := p.workload(id)
-		if derr != nil {
-			return nil, derr.AtHop(i)
-		}
-		path[i] = actor{id, w, captured}
-		a.Workloads = append(a.Workloads, w.name)
-		a.Rules = append(a.Rules, w.at)
-	}
-	last := len(c.Path) - 1
-	a.Rules = append(a.Rules, m.at...)
-	if !m.exempt {
-		callsAt, derr := admit(m, path[last].workload, service, name)
-		if derr != nil {
-			return nil, derr.AtHop(last)
-		}
-		a.Rules = append(a.Rules, callsAt)
-	}
-	if derr := p.mayAct(path[:len(c.Path)], c.Claims); derr != nil {
-		return nil, derr
-	}
-	if derr := path[0].mayOriginate(c.Claims); derr != nil {
-		return nil, derr.AtHop(0)
-	}
-	for _, r := range m.rules {
-		for _, scope := range r.scopes {
-			if !slices.Contains(c.Scopes, scope) {
-				return nil, denyBy(r.at, tenant.ScopeMissing, "the method requires the scope %q", scope)
-			}
+	for i := range c.Path {
+		if !d.signer(c.Path[i].Signer) {
+			return false
 		}
 	}
-	return a, nil
+	return true
 }
 
 // MayCall decides, before a call leaves, whether the workload itself may make
-// it, and says whether the method is exempt from the tenant and which rule
-// decided. It fails with [tenant.CallNotAllowed] or [tenant.MethodNotCovered],
-// or because the workload's entry is missing or denies. The method's callers
-// are for the server to judge. As for [Policy.Admit], an exempt method need
-// not be among the workload's calls.
-func (p *Policy) MayCall(self spiffeid.ID, method string) (exempt bool, rule string, err error) {
-	if p.Current() == nil {
-		return false, "", unavailable()
+// it. It denies with [tenant.CallNotAllowed] or [tenant.MethodNotCovered], or
+// because the workload's entry is missing or denies. The method's callers are
+// for the server to judge. As for [Policy.Admit], an exempt method need not be
+// among the workload's calls.
+func (p *Policy) MayCall(self spiffeid.ID, method string, declared *Declared) (d Decision) {
+	if d.begin(p, method, declared) && d.enter(self) && !d.Exempt() {
+		d.calls(tenant.CallNotAllowed)
 	}
-	m, service, name := p.method(method)
-	if m == nil {
-		return false, "", notCovered()
-	}
-	w, _, derr := p.workload(self)
-	if m.exempt {
-		if derr != nil && !p.mayUseExempt(self, derr) {
-			return false, "", derr
-		}
-		return true, m.at[0], nil
-	}
-	if derr != nil {
-		return false, "", derr
-	}
-	at := w.calls.allows(service, name)
-	if at == "" {
-		return false, "", denyBy(w.at, tenant.CallNotAllowed, "the method is not among the calls of workload %q", w.name)
-	}
-	return false, at, nil
+	return d
 }
 
 // MayOriginate decides whether the workload may start a chain with the claims,
-// by the limits that [Policy.Authorize] holds the first signer to, and says
-// which rule allows it. It fails with [tenant.WorkloadUnknown],
-// [tenant.WorkloadDenied], [tenant.TenantNotBound], [tenant.TenantReplaced],
-// [tenant.OriginationNotAllowed], [tenant.IssuerNotAllowed],
-// [tenant.SubjectNotAllowed], [tenant.ScopeNotAllowed],
-// [tenant.ClassificationNotAllowed], [tenant.LifetimeNotAllowed] or
-// [tenant.ElevationNotAllowed].
-func (p *Policy) MayOriginate(self spiffeid.ID, c *hop.Claims) (rule string, err error) {
-	if p.Current() == nil {
-		return "", unavailable()
+// by the limits that [Policy.Decide] holds the first signer to. It denies with
+// [tenant.WorkloadUnknown], [tenant.WorkloadDenied], [tenant.TenantNotBound],
+// [tenant.TenantReplaced], [tenant.OriginationNotAllowed],
+// [tenant.IssuerNotAllowed], [tenant.SubjectNotAllowed],
+// [tenant.ScopeNotAllowed], [tenant.ClassificationNotAllowed],
+// [tenant.LifetimeNotAllowed] or [tenant.ElevationNotAllowed].
+//
+// Where the claims are derived from a chain that the workload received, from
+// holds that chain's hops: each of their trust domains must be one that the
+// workload may originate anew from.
+func (p *Policy) MayOriginate(self spiffeid.ID, c *hop.Claims, from []hop.Step) (d Decision) {
+	d.chain = true // to be
+	if !d.begin(p, noMethod, nil) {
+		return d
 	}
 	if c == nil {
-		return "", tenant.Deny(tenant.ContextMissing, "no claims")
+		d.deny(checkPath, tenant.Deny(tenant.ContextMissing, "no claims"))
+		return d
 	}
-	w, captured, derr := p.workload(self)
-	if derr != nil {
-		return "", derr.AtHop(0)
+	if d.signer(self) && d.mayAct(c) && d.mayOriginate(c) {
+		d.mayDerive(c, from)
 	}
-	path := [1]actor{{self, w, captured}}
-	if derr := p.mayAct(path[:], c); derr != nil {
-		return "", derr
+	return d
+}
+
+// MayPublish decides whether the workload may publish to a subject or topic.
+// It denies with [tenant.WorkloadUnknown], [tenant.WorkloadDenied] or
+// [tenant.PublishNotAllowed].
+func (p *Policy) MayPublish(self spiffeid.ID, target string) Decision {
+	return p.mayUse(self, target, tenant.PublishNotAllowed, func(w *workload) []scopePattern { return w.publishes })
+}
+
+// MayConsume decides whether the workload may consume from a queue, subject or
+// topic. It denies with [tenant.WorkloadUnknown], [tenant.WorkloadDenied] or
+// [tenant.ConsumeNotAllowed].
+func (p *Policy) MayConsume(self spiffeid.ID, queue string) Decision {
+	return p.mayUse(self, queue, tenant.ConsumeNotAllowed, func(w *workload) []scopePattern { return w.consumes })
+}
+
+func (p *Policy) mayUse(self spiffeid.ID, queue string, r tenant.Reason, of func(*workload) []scopePattern) (d Decision) {
+	if !d.begin(p, noMethod, nil) || !d.signer(self) {
+		return d
 	}
-	if derr := path[0].mayOriginate(c); derr != nil {
-		return "", derr.AtHop(0)
+	w := d.path[0].workload
+	if !validScope(queue) || !slices.ContainsFunc(of(w), func(s scopePattern) bool { return s.matches(queue) }) {
+		d.deny(checkCalls, denyBy(w.at, r, "the queue is not among those of workload %q", w.name))
+		return d
 	}
-	return w.at, nil
+	d.pass(checkCalls)
+	return d
 }
 
 // MaxTTL returns how long claims may live that the workload originates: what
@@ -240,75 +157,151 @@ func (p *Policy) MaxTTL(self spiffeid.ID) time.Duration {
 	if p.Current() == nil {
 		return 0
 	}
-	w, _, derr := p.workload(self)
-	if derr != nil || w.originate == nil {
+	s, err := p.actor(self)
+	if err != nil || s.workload.originate == nil {
 		return 0
 	}
-	return w.originate.maxTTL
+	return s.workload.originate.maxTTL
 }
 
-// actor is a signer and its entry.
-type actor struct {
-	id       spiffeid.ID
-	workload *workload
-	captured tenant.ID // the tenant that its SPIFFE ID names, if its entry says so
+// noMethod stands for the method of a decision that is about none. No method
+// that is called has this form.
+const noMethod = "-"
+
+// begin begins a decision about a method, or about none.
+func (d *Decision) begin(p *Policy, method string, declared *Declared) bool {
+	d.decided, d.about, d.declared = true, method, declared
+	if declared == nil {
+		d.declared = &undeclared
+	}
+	if p.Current() == nil {
+		return d.deny(checkPolicy, tenant.Deny(tenant.PolicyUnavailable, "there is no policy in force"))
+	}
+	d.policy = p
+	d.pass(checkPolicy)
+	if method == noMethod {
+		return true
+	}
+	if d.method = p.methods.named[method]; d.method != nil {
+		d.service = method[1:strings.LastIndexByte(method, '/')]
+	} else if service, _, ok := splitMethod(method); ok {
+		d.method, d.service = p.methods.others[service], service
+	}
+	switch {
+	case d.method == nil:
+		return d.deny(checkMethod, tenant.Deny(tenant.MethodNotCovered, "no rule covers the method: add it under methods, with callers or with exempt: true"))
+	case d.method.exempt && d.declared.at != "" && !d.declared.exempt:
+		return d.deny(checkMethod, denyBy(d.method.at[0], tenant.MethodNotCovered,
+			"the method is exempt here and not by (tenantmesh.v1.method) in %s: set exempt: true there, or give it callers here", d.declared.at))
+	}
+	return d.pass(checkMethod)
 }
 
-// workload returns the one entry that allows the ID and the tenant that it captured.
-func (p *Policy) workload(id spiffeid.ID) (*workload, tenant.ID, *tenant.Error) {
+// enter adds the workload at this end or at the other. To an exempt method
+// those may come too who have no entry but whose trust domain is listed.
+func (d *Decision) enter(id spiffeid.ID) bool {
+	if d.signer(id) {
+		return true
+	}
+	if d.Exempt() && d.err.Reason == tenant.WorkloadUnknown && d.policy.domains[id.TrustDomain().Name()] != nil && id.Path() != "" {
+		d.err = nil
+		return d.pass(checkPath)
+	}
+	return false
+}
+
+// signer adds a workload to the path, if the policy knows it.
+func (d *Decision) signer(id spiffeid.ID) bool {
+	s, err := d.policy.actor(id)
+	if err != nil {
+		if d.chain {
+			err = err.AtHop(d.signers)
+		}
+		return d.deny(checkPath, err)
+	}
+	d.path[d.signers] = s
+	d.signers++
+	return d.pass(checkPath)
+}
+
+// actor returns the one entry that allows the ID, and what goes with it.
+func (p *Policy) actor(id spiffeid.ID) (actor, *tenant.Error) {
 	d := p.domains[id.TrustDomain().Name()]
 	if d == nil {
-		return nil, tenant.ID{}, tenant.Deny(tenant.WorkloadUnknown, "the trust domain of %q is not listed", id)
+		return actor{}, tenant.Deny(tenant.WorkloadUnknown, "the trust domain of %q is not listed", id)
 	}
 	path := id.Path()
 	if w, _ := d.deny.find(path); w != nil {
-		return nil, tenant.ID{}, denyBy(w.at, tenant.WorkloadDenied, "%s is denied by entry %q", id, w.name)
+		return actor{}, denyBy(w.at, tenant.WorkloadDenied, "%s is denied by entry %q", id, w.name)
 	}
 	w, captured := d.allow.find(path)
 	if w == nil {
-		return nil, tenant.ID{}, tenant.Deny(tenant.WorkloadUnknown, "no entry matches %s", id)
+		return actor{}, tenant.Deny(tenant.WorkloadUnknown, "no entry matches %s", id)
 	}
-	return w, captured, nil
+	return actor{id, d, w, captured}, nil
+}
+
+// admit decides whether the last signer may call the method.
+func (d *Decision) admit() bool {
+	w := d.last().workload
+	if r := d.method.excludes(w); r != nil {
+		return d.deny(checkCallers, denyBy(r.at, tenant.CallerNotAllowed, "workload %q is not among the method's callers", w.name).AtHop(d.peerHop()))
+	}
+	d.pass(checkCallers)
+	return d.calls(tenant.CallerNotAllowed)
+}
+
+// calls decides whether the method is among the calls of the last signer.
+func (d *Decision) calls(r tenant.Reason) bool {
+	w := d.last().workload
+	if d.callsAt = w.calls.get(d.about, d.service); d.callsAt == "" {
+		return d.deny(checkCalls, denyBy(w.at, r, "the method is not among the calls of workload %q", w.name).AtHop(d.peerHop()))
+	}
+	return d.pass(checkCalls)
 }
 
 // mayAct decides whether all signers may act for the claims' tenant.
-func (p *Policy) mayAct(path []actor, c *hop.Claims) *tenant.Error {
+func (d *Decision) mayAct(c *hop.Claims) bool {
 	if c.Elevation != "" {
-		return tenant.Deny(tenant.ElevationNotAllowed, "no rule grants elevations").AtHop(0)
+		return d.deny(checkBindings, tenant.Deny(tenant.ElevationNotAllowed, "no rule grants elevations").AtHop(0))
 	}
-	uid, listed := p.tenants[c.Tenant]
-	for i := range path {
-		s := &path[i]
-		d := p.domains[s.id.TrustDomain().Name()]
-		// To the caller, these three are one.
-		switch {
-		case !listed:
-			return tenant.Deny(tenant.TenantNotBound, "the tenant is not listed").AtHop(i)
-		case d.tenants != nil && !d.tenants.has(c.Tenant, tenant.ID{}):
-			return denyBy(d.at, tenant.TenantNotBound, "trust domain %s is confined to other tenants", s.id.TrustDomain()).AtHop(i)
-		case !s.workload.tenants.has(c.Tenant, s.captured):
-			return denyBy(s.workload.at, tenant.TenantNotBound, "workload %q is not bound to the tenant", s.workload.name).AtHop(i)
+	t := &d.policy.tenants
+	listed, ok := t.listed[c.Tenant]
+	if !ok {
+		return d.deny(checkBindings, tenant.Deny(tenant.TenantNotBound, "the tenant is not listed").AtHop(0))
+	}
+	d.tenant = listed
+	attributes := t.attributes(listed)
+	for i := range d.signers {
+		s := &d.path[i]
+		// To the caller, these look like a tenant that is not listed.
+		switch in := s.domain.tenants; {
+		case in != nil && !in.has(c.Tenant, tenant.ID{}, attributes):
+			return d.deny(checkBindings, denyBy(s.domain.at, tenant.TenantNotBound, "trust domain %s is confined to other tenants", s.id.TrustDomain()).AtHop(i))
+		case !s.workload.tenants.has(c.Tenant, s.captured, attributes):
+			return d.deny(checkBindings, denyBy(s.workload.at, tenant.TenantNotBound, "workload %q is not bound to the tenant", s.workload.name).AtHop(i))
 		}
 	}
 	// Only after that: who is not bound learns nothing of what was before.
-	if c.TenantUID != uid {
-		return tenant.Deny(tenant.TenantReplaced, "the claims are for another tenant of this name").AtHop(0)
+	if c.TenantUID != listed.uid {
+		return d.deny(checkBindings, tenant.Deny(tenant.TenantReplaced, "the claims are for another tenant of this name").AtHop(0))
 	}
-	return nil
+	return d.pass(checkBindings)
 }
 
 // mayOriginate decides whether the first signer may start a chain with the
 // claims, given that it may act for their tenant. Details never quote a claim:
 // it may be a secret.
-func (s *actor) mayOriginate(c *hop.Claims) *tenant.Error {
-	w, o := s.workload, s.workload.originate
-	deny := func(r tenant.Reason, format string, args ...any) *tenant.Error {
-		return denyBy(w.at, r, format, args...)
+func (d *Decision) mayOriginate(c *hop.Claims) bool {
+	w := d.path[0].workload
+	deny := func(r tenant.Reason, format string, args ...any) bool {
+		return d.deny(checkOrigination, denyBy(w.at, r, format, args...).AtHop(0))
 	}
+	o := w.originate
 	switch {
 	case o == nil:
 		return deny(tenant.OriginationNotAllowed, "workload %q may only forward", w.name)
-	case c.Parent != nil:
+	case c.Parent != nil && len(o.from) == 0:
 		return deny(tenant.OriginationNotAllowed, "no rule lets workload %q originate anew", w.name)
 	case o.issuers == nil && c.Issuer != "":
 		return deny(tenant.IssuerNotAllowed, "workload %q may not originate for an external issuer", w.name)
@@ -328,15 +321,54 @@ func (s *actor) mayOriginate(c *hop.Claims) *tenant.Error {
 	if life := c.Expires.Sub(c.IssuedAt); life <= 0 || life > o.maxTTL {
 		return deny(tenant.LifetimeNotAllowed, "a life of %s; the most is %s for workload %q", life, o.maxTTL, w.name)
 	}
-	return nil
+	return d.pass(checkOrigination)
 }
 
-func unavailable() *tenant.Error {
-	return tenant.Deny(tenant.PolicyUnavailable, "there is no policy in force")
+// mayDerive decides whether the workload may originate anew from a chain of
+// the given hops. Who verifies the result does not see them: its policy has
+// taken the workload at its word.
+func (d *Decision) mayDerive(c *hop.Claims, from []hop.Step) bool {
+	w := d.path[0].workload
+	if (c.Parent != nil) != (len(from) > 0) {
+		return d.deny(checkOrigination, denyBy(w.at, tenant.OriginationNotAllowed, "claims have a parent exactly if they are derived from one").AtHop(0))
+	}
+	for _, s := range from {
+		if td := s.Signer.TrustDomain(); !slices.Contains(w.originate.from, td.Name()) {
+			return d.deny(checkOrigination, denyBy(w.at, tenant.OriginationNotAllowed, "workload %q may not originate anew from %s", w.name, td).AtHop(0))
+		}
+	}
+	return true
 }
 
-func notCovered() *tenant.Error {
-	return tenant.Deny(tenant.MethodNotCovered, "no rule covers the method")
+// meets decides whether what the method asks for is there.
+func (d *Decision) meets(c *Call) bool {
+	m := d.method
+	for _, needs := range [...][]need{m.scopes, d.declared.scopes} {
+		for _, n := range needs {
+			if !slices.Contains(c.Scopes, n.scope) {
+				return d.deny(checkScopes, denyBy(n.at, tenant.ScopeMissing, "the method requires the scope %q", n.scope))
+			}
+		}
+	}
+	d.pass(checkScopes)
+	for _, n := range [...]level{m.classification, d.declared.classification} {
+		if n.classification > c.Claims.Classification {
+			return d.deny(checkClassification, denyBy(n.at, tenant.ClassificationNotAllowed,
+				"the method is classified %d, the claims reach to %d", n.classification, c.Claims.Classification))
+		}
+	}
+	d.pass(checkClassification)
+	if len(m.conditions) == 0 {
+		return true
+	}
+	f := d.facts(c)
+	defer f.free()
+	for _, r := range m.conditions {
+		if !r.when.holds(f) {
+			return d.deny(checkConditions, denyBy(r.at, tenant.ConditionNotMet, "the condition does not hold: %s", r.when.text))
+		}
+	}
+	return d.pass(checkConditions)
 }
 
 // denyBy is [tenant.Deny] by a rule.

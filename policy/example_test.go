@@ -11,7 +11,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
-func ExamplePolicy_Authorize() {
+func ExamplePolicy_Decide() {
 	pol, err := policy.LoadFile("testdata/design.yaml")
 	if err != nil {
 		fmt.Println(err)
@@ -26,9 +26,9 @@ func ExamplePolicy_Authorize() {
 	now := time.Now()
 	call := policy.Call{
 		Method: "/inventory.v1.Inventory/Get",
-		Path: []spiffeid.ID{
-			spiffeid.RequireFromString("spiffe://prod.example/gateway"),
-			spiffeid.RequireFromString("spiffe://prod.example/orders"),
+		Path: []hop.Step{
+			{Signer: spiffeid.RequireFromString("spiffe://prod.example/gateway"), Target: "/orders.v1.Orders/List"},
+			{Signer: spiffeid.RequireFromString("spiffe://prod.example/orders"), Target: "/inventory.v1.Inventory/Get"},
 		},
 		Claims: &hop.Claims{
 			Tenant: acme, TenantUID: uid, Subject: "ann", Issuer: "https://login.example",
@@ -36,16 +36,29 @@ func ExamplePolicy_Authorize() {
 		},
 		Scopes: []string{"orders.read"},
 	}
-	a, err := pol.Authorize(call)
-	fmt.Println(a.Workloads, err)
+	d := pol.Decide(&call)
+	fmt.Println(d.Workloads(), d.Err())
 
 	// The peer is the same, but a runner of another tenant was on the way.
-	call.Path[0] = spiffeid.RequireFromString("spiffe://prod.example/tenant/globex/runner/1")
-	_, err = pol.Authorize(call)
-	fmt.Println(err)
+	call.Path[0].Signer = spiffeid.RequireFromString("spiffe://prod.example/tenant/globex/runner/1")
+	d = pol.Decide(&call)
+	fmt.Print(d.Explain())
 	// Output:
 	// [gateway orders] <nil>
-	// tenantmesh: TENANT_NOT_BOUND (hop 0): workload "tenant-runner" is not bound to the tenant
+	// denied     /inventory.v1.Inventory/Get
+	// reason     TENANT_NOT_BOUND
+	// missing    workload "tenant-runner" is not bound to the tenant
+	// rule       testdata/design.yaml:12
+	// hop 0      spiffe://prod.example/tenant/globex/runner/1 as "tenant-runner" by testdata/design.yaml:12  ← at fault
+	// hop 1      spiffe://prod.example/orders as "orders" by testdata/design.yaml:17
+	// passed     policy
+	// passed     method
+	// passed     path
+	// passed     callers
+	// passed     calls
+	// failed     bindings
+	// rules      testdata/design.yaml:12
+	// policy     sha256:c9cb98160bb7da0bec5601b3d6fbce84fc2b120bf946ef61e6efcc4d62107205
 }
 
 func ExampleParse() {

@@ -3,14 +3,23 @@ package policy
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
+	"io/fs"
+	"iter"
 	"os"
+	"path"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"cel.dev/cel-go/cel"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -20,6 +29,10 @@ const (
 	maxErrors  = 20
 	keptErrors = 1000
 )
+
+// maxSeparators bounds what the YAML library makes of a document: some 700
+// bytes of memory for each.
+const maxSeparators = 1 << 19
 
 // LoadError is one fault of a document. Parse and LoadFile return all that
 // they found, joined, in the order of the document.
@@ -37,25 +50,57 @@ func (e *LoadError) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Column, e.Message)
 }
 
-// LoadFile reads and compiles a document. Its errors and rules name the file
-// by path as it is given.
+// LoadFile reads and compiles a document and the tenants_file that it names,
+// which is in the same folder or below it. Its errors and rules name the files by
+// path as it is given.
 func LoadFile(path string) (*Policy, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // only read
-	doc, err := io.ReadAll(io.LimitReader(f, MaxDocument+1))
-	if err != nil {
-		return nil, err
-	}
-	return Parse(path, doc)
+	p, _, err := loadFile(path)
+	return p, err
 }
 
-// Parse compiles a document. The name stands for the file in errors and rules.
-// Its errors hold a [*LoadError] for each fault, up to the first 20.
+func loadFile(path string) (*Policy, map[string]fs.FileInfo, error) {
+	dir, name := filepath.Split(path)
+	return load(os.DirFS(cmp.Or(dir, ".")), name, path)
+}
+
+// Load is [LoadFile] for a document in a file system.
+func Load(fsys fs.FS, name string) (*Policy, error) {
+	dir, err := fs.Sub(fsys, path.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	p, _, err := load(dir, path.Base(name), name)
+	return p, err
+}
+
+// load also returns what the files were when they were opened, by the names
+// that errors give them.
+func load(dir fs.FS, name, shown string) (*Policy, map[string]fs.FileInfo, error) {
+	l := newLoader(shown)
+	l.dir = dir
+	doc, err := l.readFile(name, inDocument, MaxDocument)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := l.parse([]byte(doc))
+	return p, l.infos, err
+}
+
+// Parse compiles a document without a tenants_file. The name stands for the
+// file in errors and rules. Its errors hold a [*LoadError] for each fault, up to
+// the first 20.
 func Parse(name string, doc []byte) (*Policy, error) {
-	l := &loader{file: name}
+	l := newLoader(name)
+	l.digest.Write(doc)
+	return l.parse(doc)
+}
+
+func newLoader(name string) *loader {
+	return &loader{files: [2]string{inDocument: name}, infos: map[string]fs.FileInfo{}, digest: sha256.New()}
+}
+
+func (l *loader) parse(doc []byte) (*Policy, error) {
+	l.doc = doc
 	var raw rawPolicy
 	var p *Policy
 	// Each stage needs a sound result of the one before, and would otherwise
@@ -69,41 +114,101 @@ func Parse(name string, doc []byte) (*Policy, error) {
 	if len(l.errs) > 0 {
 		return nil, l.err()
 	}
-	p.version = digest(doc)
+	p.files = l.files
+	p.version = "sha256:" + hex.EncodeToString(l.digest.Sum(nil))
 	return p, nil
+}
+
+// readFile returns the text of a file, and a byte more than limit where it is
+// longer.
+func (l *loader) readFile(name string, as file, limit int64) (string, error) {
+	f, err := l.dir.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close() // only read
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	l.infos[l.files[as]] = info
+	var b strings.Builder
+	b.Grow(int(min(info.Size(), limit) + 1))
+	_, err = io.Copy(&b, io.TeeReader(io.LimitReader(f, limit+1), l.digest))
+	return b.String(), err
 }
 
 // loader collects the faults of one document.
 type loader struct {
-	file string
-	errs []*LoadError
-	more int // errors not kept
+	files  [2]string // the names of the document and of its tenants_file
+	doc    []byte
+	dir    fs.FS // where the files are; nil if they are no files
+	infos  map[string]fs.FileInfo
+	digest hash.Hash // of all that was read
+	errs   []*LoadError
+	more   int // errors not kept
+
+	env  *cel.Env // for conditions; nil until one is met
+	sets map[string]*tenantSet
 }
 
-// pos is a place in the document.
-type pos struct{ line, column int }
+// file says which one a place is in.
+type file uint8
 
-func posOf(n *yaml.Node) pos { return pos{n.Line, n.Column} }
+const (
+	inDocument file = iota
+	inTenants
+)
+
+// line is a line of a file, from 1.
+type line struct {
+	n  uint32
+	in file
+}
+
+// pos is a place in a line, in characters from 1.
+type pos struct {
+	line
+	column int
+}
+
+func posOf(n *yaml.Node) pos { return pos{line{n: uint32(n.Line)}, n.Column} } //nolint:gosec // MaxDocument bounds it
 
 func (l *loader) fail(at pos, format string, args ...any) {
 	if len(l.errs) == keptErrors {
 		l.more++
 		return
 	}
-	l.errs = append(l.errs, &LoadError{l.file, max(at.line, 1), max(at.column, 1), fmt.Sprintf(format, args...)})
+	l.errs = append(l.errs, &LoadError{l.files[at.in], max(int(at.n), 1), max(at.column, 1), fmt.Sprintf(format, args...)})
+}
+
+// within returns the place of a character of t, which stands in the document
+// on one line as it is; otherwise that of t. The line counts from 1, the column
+// from 0.
+func (l *loader) within(t text, line, column int) pos {
+	rows := bytes.Split(l.doc, []byte("\n"))
+	row := []rune(string(rows[min(int(t.n), len(rows))-1]))
+	for _, quote := range []int{0, 1} {
+		if start := t.column - 1 + quote; line == 1 && start <= len(row) && strings.HasPrefix(string(row[start:]), t.value) {
+			return pos{t.line, start + 1 + column}
+		}
+	}
+	return t.pos
 }
 
 // place returns file:line.
-func (l *loader) place(at pos) string { return fmt.Sprintf("%s:%d", l.file, at.line) }
+func (l *loader) place(at line) string { return placeIn(l.files, at) }
+
+func placeIn(files [2]string, at line) string { return fmt.Sprintf("%s:%d", files[at.in], at.n) }
 
 func (l *loader) err() error {
 	slices.SortStableFunc(l.errs, func(a, b *LoadError) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	var errs []error
 	for i, e := range l.errs {
 		if i == maxErrors {
-			errs = append(errs, fmt.Errorf("%s: and %d more", l.file, len(l.errs)-i+l.more))
+			errs = append(errs, fmt.Errorf("%s: and %d more", l.files[inDocument], len(l.errs)-i+l.more))
 			break
 		}
 		errs = append(errs, e)
@@ -119,6 +224,9 @@ func (l *loader) read(doc []byte) *yaml.Node {
 		return nil
 	case !utf8.Valid(doc):
 		l.fail(lastPos(doc[:invalidAt(doc)]), "the document is not UTF-8")
+		return nil
+	case countSeparators(doc) > maxSeparators:
+		l.fail(pos{}, "the document has over %d entries; are there tenants that belong into a tenants_file?", maxSeparators)
 		return nil
 	case len(bytes.TrimSpace(doc)) == 0:
 		l.fail(pos{}, "the document is empty")
@@ -158,9 +266,21 @@ func (l *loader) read(doc []byte) *yaml.Node {
 	return first.Content[0]
 }
 
+// countSeparators counts what begins a node of YAML, or more.
+func countSeparators(doc []byte) int {
+	n := 0
+	for _, c := range doc {
+		switch c {
+		case ',', ':', '[', '{', '-', '?', '\n':
+			n++
+		}
+	}
+	return n
+}
+
 func (l *loader) failYAML(err error) {
 	if le, ok := errors.AsType[*yaml.LoadError](err); ok {
-		l.fail(pos{le.Mark.Line, le.Mark.Column}, "%s", le.Message)
+		l.fail(pos{line{n: uint32(le.Mark.Line)}, le.Mark.Column}, "%s", le.Message) //nolint:gosec // MaxDocument bounds it
 		return
 	}
 	l.fail(pos{}, "%v", err)
@@ -168,8 +288,8 @@ func (l *loader) failYAML(err error) {
 
 // lastPos returns the place of the last character.
 func lastPos(doc []byte) pos {
-	line := bytes.Count(doc, []byte("\n"))
-	return pos{line + 1, utf8.RuneCount(doc[bytes.LastIndexByte(doc, '\n')+1:])}
+	before := bytes.Count(doc, []byte("\n"))
+	return pos{line{n: uint32(before + 1)}, utf8.RuneCount(doc[bytes.LastIndexByte(doc, '\n')+1:])} //nolint:gosec // MaxDocument bounds it
 }
 
 // invalidAt returns the index of the first byte that is not UTF-8.
@@ -219,10 +339,12 @@ type list struct {
 // The document as it is written, with places.
 type (
 	rawPolicy struct {
-		domains   []rawDomain
-		workloads []rawWorkload
-		methods   []rawMethod
-		tenants   []rawTenant
+		domains     []rawDomain
+		workloads   []rawWorkload
+		methods     []rawMethod
+		sets        []rawSet
+		tenants     []rawTenant
+		tenantsFile text
 	}
 	rawDomain struct {
 		pos
@@ -231,93 +353,115 @@ type (
 	}
 	rawWorkload struct {
 		pos
-		name, match text
-		tenants     list
-		originate   *rawOriginate
-		calls       list
-		deny        bool
+		name, match                         text
+		tenants, calls, publishes, consumes list
+		originate                           *rawOriginate
+		deny                                bool
 	}
 	rawOriginate struct {
 		pos
-		issuers, scopes, subjects list
-		classification            uint32
-		maxTTL                    text
+		issuers, scopes, subjects, from list
+		classification                  uint32
+		maxTTL                          text
 	}
 	rawMethod struct {
 		pos
-		match           text
+		match, when     text
 		exempt          bool
 		callers, scopes list
+		classification  uint32
+	}
+	rawSet struct {
+		name         text
+		tenants      list // or, where it is not set:
+		tier, region text
 	}
 	rawTenant struct {
-		pos
-		id, uid text
+		id, uid, tier, region text
+		classification        uint32
 	}
 )
 
 func (l *loader) policy(root *yaml.Node) rawPolicy {
 	var raw rawPolicy
-	f := l.fields(root, "a policy", "version", "trust_domains", "workloads", "methods", "tenants")
+	f := l.fields(root, "a policy", "version", "trust_domains", "workloads", "methods", "tenant_sets", "tenants_file", "tenants")
 	if n := f.need("version"); n != nil && (n.ShortTag() != "!!int" || n.Value != "1") {
 		l.fail(posOf(n), "this program reads version 1")
 	}
 	for _, n := range l.sequence(f.need("trust_domains"), "trust_domains") {
 		f := l.fields(n, "a trust domain", "name", "tenants")
-		raw.domains = append(raw.domains, rawDomain{
-			pos: posOf(n), name: l.text(f.need("name"), "name"), tenants: l.list(f.get("tenants"), "tenants"),
-		})
+		raw.domains = append(raw.domains, rawDomain{pos: posOf(n), name: f.needText("name"), tenants: f.list("tenants")})
 	}
 	for _, n := range l.sequence(f.need("workloads"), "workloads") {
 		raw.workloads = append(raw.workloads, l.workload(n))
 	}
 	for _, n := range l.sequence(f.need("methods"), "methods") {
-		f := l.fields(n, "a method rule", "match", "exempt", "callers", "scopes")
+		f := l.fields(n, "a method rule", "match", "exempt", "callers", "scopes", "classification", "when")
 		raw.methods = append(raw.methods, rawMethod{
-			pos: posOf(n), match: l.text(f.need("match"), "match"), exempt: l.bool(f.get("exempt"), "exempt"),
-			callers: l.list(f.get("callers"), "callers"), scopes: l.list(f.get("scopes"), "scopes"),
+			pos: posOf(n), match: f.needText("match"), when: f.text("when"), exempt: f.bool("exempt"),
+			callers: f.list("callers"), scopes: f.list("scopes"), classification: f.number("classification"),
 		})
 	}
-	raw.tenants = l.tenants(f.need("tenants"))
+	for key, value := range l.members(f.get("tenant_sets"), "tenant_sets is a mapping from a name to a list of tenants, or to their tier and region") {
+		raw.sets = append(raw.sets, l.set(key, value))
+	}
+	raw.tenantsFile = f.text("tenants_file")
+	for key, value := range l.members(f.need("tenants"), "tenants is a mapping from tenant ID to its uid and attributes; {} for none") {
+		f := l.fields(value, "a tenant", "uid", "tier", "region", "classification")
+		raw.tenants = append(raw.tenants, rawTenant{
+			id: l.text(key, "a tenant ID"), uid: f.needText("uid"),
+			tier: f.text("tier"), region: f.text("region"), classification: f.number("classification"),
+		})
+	}
 	return raw
 }
 
 func (l *loader) workload(n *yaml.Node) rawWorkload {
-	f := l.fields(n, "a workload", "name", "match", "tenants", "originate", "calls", "deny")
+	f := l.fields(n, "a workload", "name", "match", "tenants", "originate", "calls", "publishes", "consumes", "deny")
 	w := rawWorkload{
-		pos: posOf(n), name: l.text(f.need("name"), "name"), match: l.text(f.need("match"), "match"),
-		tenants: l.list(f.get("tenants"), "tenants"), calls: l.list(f.get("calls"), "calls"), deny: l.bool(f.get("deny"), "deny"),
+		pos: posOf(n), name: f.needText("name"), match: f.needText("match"), tenants: f.list("tenants"), calls: f.list("calls"),
+		publishes: f.list("publishes"), consumes: f.list("consumes"), deny: f.bool("deny"),
 	}
 	if n := f.get("originate"); n != nil {
-		f := l.fields(n, "originate", "issuers", "scopes", "subjects", "classification", "max_ttl")
+		f := l.fields(n, "originate", "issuers", "scopes", "subjects", "classification", "max_ttl", "from")
 		w.originate = &rawOriginate{
-			pos: posOf(n), issuers: l.list(f.get("issuers"), "issuers"), scopes: l.list(f.get("scopes"), "scopes"),
-			subjects:       l.list(f.get("subjects"), "subjects"),
-			classification: l.classification(f.get("classification")), maxTTL: l.text(f.get("max_ttl"), "max_ttl"),
+			pos: posOf(n), issuers: f.list("issuers"), scopes: f.list("scopes"), subjects: f.list("subjects"), from: f.list("from"),
+			classification: f.number("classification"), maxTTL: f.text("max_ttl"),
 		}
 	}
 	return w
 }
 
-func (l *loader) tenants(n *yaml.Node) []rawTenant {
-	if n == nil {
-		return nil
+func (l *loader) set(key, value *yaml.Node) rawSet {
+	s := rawSet{name: l.text(key, "a tenant set's name")}
+	if value.Kind == yaml.SequenceNode {
+		s.tenants = l.list(value, "a tenant set")
+		return s
 	}
-	if n.Kind != yaml.MappingNode {
-		l.fail(posOf(n), "tenants is a mapping from tenant ID to its uid and attributes; {} for none")
-		return nil
+	f := l.fields(value, "a tenant set", "tier", "region")
+	s.tier, s.region = f.text("tier"), f.text("region")
+	if f.node != nil && !s.tier.set && !s.region.set {
+		l.fail(f.at, "a tenant set is a list of tenants, or their tier, region or both")
 	}
-	var raw []rawTenant
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		f := l.fields(value, "a tenant", "uid", "tier", "region", "classification")
-		raw = append(raw, rawTenant{pos: posOf(key), id: l.text(key, "a tenant ID"), uid: l.text(f.need("uid"), "uid")})
-		// Attributes are for conditions, which this version has not; they
-		// must be well-formed all the same.
-		l.text(f.get("tier"), "tier")
-		l.text(f.get("region"), "region")
-		l.classification(f.get("classification"))
+	return s
+}
+
+// members yields the keys and values of a mapping; n may be nil.
+func (l *loader) members(n *yaml.Node, otherwise string) iter.Seq2[*yaml.Node, *yaml.Node] {
+	return func(yield func(key, value *yaml.Node) bool) {
+		if n == nil {
+			return
+		}
+		if n.Kind != yaml.MappingNode {
+			l.fail(posOf(n), "%s", otherwise)
+			return
+		}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if !yield(n.Content[i], n.Content[i+1]) {
+				return
+			}
+		}
 	}
-	return raw
 }
 
 // fields are the members of a mapping.
@@ -336,6 +480,34 @@ func (f fields) need(key string) *yaml.Node {
 		f.l.fail(f.at, "%s needs the key %q", f.what, key)
 	}
 	return n
+}
+
+func (f fields) text(key string) text     { return f.l.text(f.get(key), key) }
+func (f fields) needText(key string) text { return f.l.text(f.need(key), key) }
+func (f fields) list(key string) list     { return f.l.list(f.get(key), key) }
+
+func (f fields) bool(key string) bool {
+	n := f.get(key)
+	if n == nil {
+		return false
+	}
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || n.Value != "true" && n.Value != "false" {
+		f.l.fail(posOf(n), "%s is true or false", key)
+	}
+	return n.Value == "true"
+}
+
+// number returns a classification, 0 if it is absent.
+func (f fields) number(key string) uint32 {
+	n := f.get(key)
+	if n == nil {
+		return 0
+	}
+	t := text{posOf(n), true, n.Value}
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" {
+		t.value = ""
+	}
+	return f.l.number(t)
 }
 
 func (l *loader) fields(n *yaml.Node, what string, known ...string) fields {
@@ -393,7 +565,7 @@ func (l *loader) list(n *yaml.Node, what string) list {
 		return list{}
 	}
 	out := list{pos: posOf(n), set: true}
-	seen := map[string]int{}
+	seen := map[string]uint32{}
 	for _, item := range l.sequence(n, what) {
 		t := l.text(item, "each of "+what)
 		if !t.set {
@@ -403,21 +575,22 @@ func (l *loader) list(n *yaml.Node, what string) list {
 			l.fail(t.pos, "%q stands twice in %s, first in line %d", t.value, what, line)
 			continue
 		}
-		seen[t.value] = t.line
+		seen[t.value] = t.n
 		out.items = append(out.items, t)
 	}
 	return out
 }
 
-func (l *loader) bool(n *yaml.Node, what string) bool {
-	if n == nil {
-		return false
+// number reads a classification, 0 if it is absent.
+func (l *loader) number(t text) uint32 {
+	if !t.set {
+		return 0
 	}
-	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" || n.Value != "true" && n.Value != "false" {
-		l.fail(posOf(n), "%s is true or false", what)
-		return false
+	v, err := strconv.ParseUint(t.value, 10, 32)
+	if err != nil || strconv.FormatUint(v, 10) != t.value {
+		l.fail(t.pos, "a classification is a number from 0, the lowest, to 4294967295")
 	}
-	return n.Value == "true"
+	return uint32(v)
 }
 
 // didYouMean names the known word that is nearest to a mistyped one.

@@ -63,7 +63,7 @@ func TestDocumentsRefused(t *testing.T) {
 		{"P1 garbage after the end", small + "...\n{\n", "p.yaml:"},
 		{"P1 not UTF-8", with("td.example\n", "td.example\xff\n"), "p.yaml:3:20: the document is not UTF-8"},
 		{"P1 UTF-16", "\xff\xfev\x00:\x00", "p.yaml:1:1: the document is not UTF-8"},
-		{"P1 too large", small + strings.Repeat("#", MaxDocument) + "\n", "p.yaml:1:1: the document has over 1048576 bytes"},
+		{"P1 too large", small + strings.Repeat("#", MaxDocument) + "\n", "p.yaml:1:1: the document has over 4194304 bytes"},
 		{"P1 not YAML", with("[acme]", "[acme"), "p.yaml:8:"},
 		{"P1 tabs", with("  - name: td", "\t- name: td"), "p.yaml:3:1: found character"},
 		{"P1 deep", "a: " + strings.Repeat("[", 100_000) + "\n", "p.yaml:1:"},
@@ -72,7 +72,7 @@ func TestDocumentsRefused(t *testing.T) {
 
 		// P1: keys and types.
 		{"P1 unknown key", with("    callers:", "    calers:"), `p.yaml:12:5: unknown key "calers" in a method rule: did you mean "callers"?`},
-		{"P1 unknown key far from any", with("    callers: [a]", "    callers: [a]\n    when: 'true'"), `p.yaml:13:5: unknown key "when" in a method rule`},
+		{"P1 unknown key far from any", with("    callers: [a]", "    callers: [a]\n    provided: 'true'"), `p.yaml:13:5: unknown key "provided" in a method rule`},
 		{"P1 unknown key at the top", small + "extra: 1\n", `p.yaml:15:1: unknown key "extra" in a policy`},
 		{"P1 unknown key in originate", with("{scopes:", "{scope:"), `p.yaml:8:17: unknown key "scope" in originate: did you mean "scopes"?`},
 		{"P1 unknown tenant attribute", with("{uid: u1}", "{uid: u1, teir: gold}"), `p.yaml:14:19: unknown key "teir" in a tenant: did you mean "tier"?`},
@@ -145,10 +145,10 @@ func TestDocumentsRefused(t *testing.T) {
 		{"T9 max_ttl negative", with("{scopes:", "{max_ttl: -5m, scopes:"), "p.yaml:8:26: max_ttl is"},
 		{"T9 max_ttl without a unit", with("{scopes:", "{max_ttl: 300, scopes:"), "p.yaml:8:26: max_ttl is a text"},
 		{"T9 max_ttl in parts of seconds", with("{scopes:", "{max_ttl: 1500ms, scopes:"), "p.yaml:8:26: max_ttl is"},
-		{"T9 classification negative", with("{scopes:", "{classification: -1, scopes:"), "p.yaml:8:33: classification is"},
-		{"T9 classification too large", with("{scopes:", "{classification: 4294967296, scopes:"), "p.yaml:8:33: classification is"},
-		{"T9 classification text", with("{scopes:", "{classification: high, scopes:"), "p.yaml:8:33: classification is"},
-		{"T9 classification octal", with("{scopes:", "{classification: 010, scopes:"), "p.yaml:8:33: classification is"},
+		{"T9 classification negative", with("{scopes:", "{classification: -1, scopes:"), "p.yaml:8:33: a classification is"},
+		{"T9 classification too large", with("{scopes:", "{classification: 4294967296, scopes:"), "p.yaml:8:33: a classification is"},
+		{"T9 classification text", with("{scopes:", "{classification: high, scopes:"), "p.yaml:8:33: a classification is"},
+		{"T9 classification octal", with("{scopes:", "{classification: 010, scopes:"), "p.yaml:8:33: a classification is"},
 		{"T9 issuers with a star", with("{scopes:", "{issuers: [\"*\"], scopes:"), "p.yaml:8:27: issuers are exact"},
 		{"T9 empty issuers", with("{scopes:", "{issuers: [], scopes:"), "p.yaml:8:26: an empty list"},
 		{"T9 empty subjects", with("{scopes:", "{subjects: [], scopes:"), "p.yaml:8:27: an empty list"},
@@ -161,8 +161,8 @@ func TestDocumentsRefused(t *testing.T) {
 		{"any service", method("  - match: /*/M\n"), "p.yaml:13:12: "},
 		{"a package", method("  - match: /p.*\n"), "p.yaml:13:12: "},
 		{"part of a name", method("  - match: /p.T/M*\n"), "p.yaml:13:12: "},
-		{"exempt with callers", method("  - match: /p.T/M\n    exempt: true\n    callers: [a]\n"), "p.yaml:13:5: an exempt method has neither"},
-		{"exempt with scopes", method("  - match: /p.T/M\n    exempt: true\n    scopes: []\n"), "p.yaml:13:5: an exempt method has neither"},
+		{"exempt with callers", method("  - match: /p.T/M\n    exempt: true\n    callers: [a]\n"), "p.yaml:13:5: an exempt method has a match only"},
+		{"exempt with scopes", method("  - match: /p.T/M\n    exempt: true\n    scopes: []\n"), "p.yaml:13:5: an exempt method has a match only"},
 		{"exempt within another rule", method("  - match: /p.S/M\n    exempt: true\n"), "p.yaml:13:5: an exemption stands alone, but these rules match the same method: p.yaml:13, p.yaml:11"},
 		{"exempt around another rule", method("  - match: /p.T/M\n  - match: /p.T/*\n    exempt: true\n"), "p.yaml:13:5: an exemption stands alone, but these rules match the same method: p.yaml:13, p.yaml:14"},
 		{"exempt twice", method("  - match: /p.T/*\n    exempt: true\n  - match: /p.T/*\n    exempt: true\n"), "p.yaml:15:5: an exemption stands alone, but these rules match the same method: p.yaml:13, p.yaml:15"},
@@ -185,13 +185,13 @@ func TestDocumentsRefused(t *testing.T) {
 		{"P4 tenant in Unicode", tenants("  \u0430cme: {uid: u2}\n"), `p.yaml:15:3: tenant "аcme"`},
 		{"P4 tenant {tenant}", tenants("  \"{tenant}\": {uid: u2}\n"), `p.yaml:15:3: tenant "{tenant}"`},
 		{"P4 bound tenant in mixed case", workload("    tenants: [Acme]\n"), `p.yaml:12:15: tenant "Acme"`},
-		{"tenant twice", tenants("  acme: {uid: u2}\n"), `p.yaml:15:3: tenant "acme" stands twice, first in line 14`},
-		{"D10 uid twice", tenants("  globex: {uid: u1}\n"), `p.yaml:15:17: uid "u1" stands twice, first in line 14`},
+		{"tenant twice", tenants("  acme: {uid: u2}\n"), `p.yaml:15:3: tenant "acme" stands twice, first in p.yaml:14`},
+		{"D10 uid twice", tenants("  globex: {uid: u1}\n"), `p.yaml:15:17: uid "u1" stands twice, first in p.yaml:14`},
 		{"D10 no uid", tenants("  globex: {}\n"), `p.yaml:15:11: a tenant needs the key "uid"`},
 		{"D10 uid with a blank", tenants("  globex: {uid: u 2}\n"), "p.yaml:15:17: a uid has"},
 		{"tenant without members", tenants("  globex:\n"), "p.yaml:15:"},
 		{"tier that is a list", tenants("  globex: {uid: u2, tier: [gold]}\n"), "p.yaml:15:27: tier is a text"},
-		{"classification that is a text", tenants("  globex: {uid: u2, classification: top}\n"), "p.yaml:15:37: classification is"},
+		{"classification that is a text", tenants("  globex: {uid: u2, classification: top}\n"), "p.yaml:15:37: a classification is"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, err := Parse("p.yaml", []byte(tt.doc))
@@ -251,7 +251,7 @@ func TestTruncated(t *testing.T) {
 	tenants := bytes.Index(doc, []byte("\ntenants:\n"))
 	for n := range len(doc) {
 		p, err := Parse("p.yaml", doc[:n])
-		if err == nil && (n < tenants || doc[n-1] != '\n' || len(p.tenants) >= 2) {
+		if err == nil && (n < tenants || doc[n-1] != '\n' || len(p.tenants.listed) >= 2) {
 			t.Errorf("P1 the first %d bytes load, up to %q", n, doc[max(n-20, 0):n])
 		}
 	}
@@ -273,8 +273,8 @@ func TestLargeDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d entries, %d bytes: %s", 3*n, len(doc), time.Since(start))
-	if covered, _ := p.Covers("/p.S/M1499"); !covered {
-		t.Error("not covered")
+	if d := p.Covers("/p.S/M1499", nil); d.Err() != nil {
+		t.Error(d.Err())
 	}
 }
 
@@ -293,7 +293,7 @@ func TestCostlyDocuments(t *testing.T) {
 		many    = "too many patterns"
 	)
 	for _, tt := range []struct{ name, doc, want string }{
-		{"P1 patterns", fill(domains+"methods: []\nworkloads:\n", "  - {name: w%[1]d, match: spiffe://td.example/%[1]d/*}\n"), many},
+		{"P1 patterns", fill(domains+"methods: []\nworkloads:\n", "  - {name: w%[1]d, match: \"spiffe://td.example/%[1]d-*\"}\n"), many},
 		{"P1 captures", fill(domains+"methods: []\nworkloads:\n", "  - {name: w%[1]d, match: \"spiffe://td.example/{tenant}.%[1]d\", tenants: [\"{tenant}\"]}\n"), many},
 		{"P1 rules for a service", fill(domains+"workloads: []\nmethods:\n", "  - match: /p.S/*\n  - match: /p.S/%d\n"), "more than 32 rules match"},
 		{"P1 rules for a method", fill(domains+"workloads: []\nmethods:\n", "  - match: /p.S/M\n#%d\n"), "more than 32 rules match"},
@@ -320,7 +320,7 @@ func TestLoadFile(t *testing.T) {
 	if err := os.WriteFile(path, append([]byte(small), bytes.Repeat([]byte("#\n"), MaxDocument/2)...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadFile(path); err == nil || !strings.Contains(err.Error(), "over 1048576 bytes") {
+	if _, err := LoadFile(path); err == nil || !strings.Contains(err.Error(), "over 4194304 bytes") {
 		t.Errorf("P1 a file over the limit: %v", err)
 	}
 	a, err := LoadFile("testdata/design.yaml")
@@ -367,19 +367,11 @@ func FuzzParse(f *testing.F) {
 		if p.Version() == "" {
 			t.Error("a policy without a version")
 		}
-		if _, err := p.Admit("/p.S%2FM", id); tenant.ReasonOf(err) != tenant.MethodNotCovered {
-			t.Error(err)
+		if d := p.Admit("/p.S%2FM", nil, id); tenant.ReasonOf(d.Err()) != tenant.MethodNotCovered {
+			t.Error(d.Err())
 		}
-		if _, err := p.MayOriginate(id, claims(func(c *hop.Claims) { c.Tenant = tenant.ID{} })); err == nil {
+		if d := p.MayOriginate(id, claims(func(c *hop.Claims) { c.Tenant = tenant.ID{} }), nil); d.Err() == nil {
 			t.Error("no tenant, and it may originate")
-		}
-		for _, d := range p.domains {
-			for _, w := range d.allow.exact {
-				got, _ := d.allow.find(w.match.path)
-				if got != w {
-					t.Errorf("%s is found as %v", w.match.path, got)
-				}
-			}
 		}
 	})
 }

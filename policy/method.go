@@ -6,22 +6,23 @@ import (
 	"github.com/tenantmesh/tenantmesh/hop"
 )
 
-// splitMethod splits "/package.Service/Method". It fails for anything that is
-// not exactly that: no slash, two, "%2F", '#' or '?' (CVE-2026-33186).
-func splitMethod(full string) (service, name string, ok bool) {
-	if !hop.ValidMethod(full) {
-		return "", "", false
-	}
-	return strings.Cut(full[1:], "/")
-}
-
-// splitMethodPattern is splitMethod for a pattern, whose name may be "*".
+// splitMethodPattern splits "/package.Service/Method", whose method may be "*".
+// It fails for anything that is not exactly that: no slash, two, "%2F", '#' or
+// '?' (CVE-2026-33186).
 func splitMethodPattern(s string) (service, name string, ok bool) {
 	if head, star := strings.CutSuffix(s, "/*"); star {
 		service, _, ok = splitMethod(head + "/x")
 		return service, "*", ok
 	}
 	return splitMethod(s)
+}
+
+// splitMethod is splitMethodPattern for a method.
+func splitMethod(full string) (service, name string, ok bool) {
+	if !hop.ValidMethod(full) {
+		return "", "", false
+	}
+	return strings.Cut(full[1:], "/")
 }
 
 func validName(s string) bool {
@@ -34,46 +35,62 @@ func validName(s string) bool {
 	return s != ""
 }
 
-// callSet is the calls of a workload: by service and method (or "*") the place
-// that allows it.
-type callSet map[string]map[string]string
-
-func (s callSet) add(service, name, at string) {
-	if s[service] == nil {
-		s[service] = map[string]string{}
-	}
-	s[service][name] = at
+// byMethod holds something for methods: for one by its full name, or for the
+// others of a service.
+type byMethod[T any] struct {
+	named  map[string]T // by "/package.Service/Method"
+	others map[string]T // by "package.Service"
 }
 
-// allows returns the place that allows the method, or "".
-func (s callSet) allows(service, name string) string {
-	if at := s[service][name]; at != "" {
-		return at
+func (b *byMethod[T]) set(service, name string, v T) {
+	m, key := &b.named, "/"+service+"/"+name
+	if name == "*" {
+		m, key = &b.others, service
 	}
-	return s[service]["*"]
+	if *m == nil {
+		*m = map[string]T{}
+	}
+	(*m)[key] = v
+}
+
+// get returns what there is for a method of the service, which is known to be
+// well-formed.
+func (b *byMethod[T]) get(full, service string) T {
+	if v, ok := b.named[full]; ok {
+		return v
+	}
+	return b.others[service]
 }
 
 // rule is an entry of methods.
 type rule struct {
-	pos     pos
-	at      string // file:line
-	name    string // of the method, or "*"
-	exempt  bool
-	callers map[*workload]bool // nil: not stated
-	scopes  []string
+	pos            pos
+	at             string // file:line
+	name           string // of the method, or "*"
+	exempt         bool
+	callers        map[*workload]bool // nil: not stated
+	scopes         []string
+	classification uint32
+	when           *condition // nil: none
 }
 
 // method is all rules that match a method, together.
 type method struct {
-	exempt bool
-	rules  []*rule
-	at     []string // of rules
+	exempt         bool
+	rules          []*rule
+	at             []string // of rules
+	scopes         []need
+	classification level
+	conditions     []*rule
 }
 
-// service holds the methods of a service.
-type service struct {
-	named map[string]*method
-	other *method // by "*" alone; nil if there is no such rule
+// need is a scope that a method requires, and the rule that says so.
+type need struct{ scope, at string }
+
+// level is the classification of a method, and the rule that says so.
+type level struct {
+	classification uint32
+	at             string
 }
 
 func newMethod(rules []*rule) *method {
@@ -81,24 +98,17 @@ func newMethod(rules []*rule) *method {
 	for _, r := range rules {
 		m.exempt = m.exempt || r.exempt
 		m.at = append(m.at, r.at)
+		for _, scope := range r.scopes {
+			m.scopes = append(m.scopes, need{scope, r.at})
+		}
+		if r.classification > m.classification.classification {
+			m.classification = level{r.classification, r.at}
+		}
+		if r.when != nil {
+			m.conditions = append(m.conditions, r)
+		}
 	}
 	return m
-}
-
-// method returns the rules for a method, or nil if none covers it or it is malformed.
-func (p *Policy) method(full string) (m *method, serviceName, name string) {
-	serviceName, name, ok := splitMethod(full)
-	if !ok {
-		return nil, "", ""
-	}
-	s := p.methods[serviceName]
-	if s == nil {
-		return nil, "", ""
-	}
-	if m = s.named[name]; m == nil {
-		m = s.other
-	}
-	return m, serviceName, name
 }
 
 // excludes returns the rule by which w may not call the method, or nil if w may. A

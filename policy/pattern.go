@@ -20,7 +20,6 @@ const (
 // are no regular expressions: a dot is a dot.
 type pattern struct {
 	domain   string
-	path     string // as written
 	segments []segment
 	rest     bool // one or more segments follow: **
 }
@@ -47,7 +46,7 @@ func parsePattern(s string) (pattern, error) {
 	if err := checkDomain(name); err != nil {
 		return pattern{}, err
 	}
-	p := pattern{domain: name, path: "/" + path}
+	p := pattern{domain: name}
 	captures := 0
 	parts := strings.Split(path, "/")
 	for i, part := range parts {
@@ -110,16 +109,6 @@ func parseSegment(s string) (segment, error) {
 	return seg, nil
 }
 
-// literal reports whether p matches one ID only.
-func (p *pattern) literal() bool {
-	for i := range p.segments {
-		if !p.segments[i].literal() {
-			return false
-		}
-	}
-	return !p.rest
-}
-
 // captures reports whether {tenant} stands in p.
 func (p *pattern) captures() bool {
 	for i := range p.segments {
@@ -128,27 +117,6 @@ func (p *pattern) captures() bool {
 		}
 	}
 	return false
-}
-
-// matches reports whether the path of an ID of p's trust domain matches, and
-// the tenant that it names in place of {tenant}. The path is that of a valid
-// SPIFFE ID.
-func (p *pattern) matches(path string) (captured tenant.ID, ok bool) {
-	for i := range p.segments {
-		if path == "" {
-			return tenant.ID{}, false
-		}
-		var part string
-		part, path = cutSegment(path)
-		id, ok := p.segments[i].matches(part)
-		if !ok {
-			return tenant.ID{}, false
-		}
-		if p.segments[i].capture {
-			captured = id
-		}
-	}
-	return captured, p.rest == (path != "")
 }
 
 // matches reports whether a path segment matches, and the tenant that it names.
@@ -172,31 +140,10 @@ func cutSegment(path string) (first, rest string) {
 	return path, ""
 }
 
-func countSegments(path string) int { return strings.Count(path, "/") }
-
-// overlaps reports whether some SPIFFE ID matches both patterns. It is exact,
-// and adds to steps what that took.
-func (p *pattern) overlaps(q *pattern, steps *int) bool {
-	*steps++
-	if p.domain != q.domain {
-		return false
-	}
-	n, m := len(p.segments), len(q.segments)
-	// ** takes at least one segment.
-	if !p.rest && !q.rest && n != m || p.rest && !q.rest && m <= n || q.rest && !p.rest && n <= m {
-		return false
-	}
-	for i := range min(n, m) {
-		if !p.segments[i].overlaps(&q.segments[i], steps) {
-			return false
-		}
-	}
-	return true
-}
-
 func (s *segment) literal() bool { return len(s.glob) == 1 }
 
-// overlaps reports whether some segment matches both s and t.
+// overlaps reports whether some segment matches both s and t. It is exact, and
+// adds to steps what that took.
 func (s *segment) overlaps(t *segment, steps *int) bool {
 	*steps++
 	switch {

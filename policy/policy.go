@@ -57,9 +57,8 @@ const (
 	MaxMaxTTL     = time.Hour
 )
 
-// MaxDocument is the size in bytes of the largest document. The worst document
-// of this size takes about a second and 700 MB to be refused.
-const MaxDocument = 1 << 20
+// MaxDocument is the size in bytes of the largest document: some 20,000 entries.
+const MaxDocument = 4 << 20
 
 // Source yields the policy in force, or nil if there is none, in which case
 // everything is denied with [tenant.PolicyUnavailable]. A decision takes it
@@ -70,9 +69,10 @@ type Source interface{ Current() *Policy }
 // A nil and a zero Policy deny everything, with [tenant.PolicyUnavailable].
 type Policy struct {
 	version string // empty for the zero Policy
+	files   [2]string
 	domains map[string]*domain
-	methods map[string]*service
-	tenants map[tenant.ID]string // uid by ID
+	methods byMethod[*method]
+	tenants tenants
 }
 
 // Current returns p, so that a Policy is a [Source] of itself. A zero Policy
@@ -98,8 +98,8 @@ func (p *Policy) TenantUID(id tenant.ID) (uid string, ok bool) {
 	if p == nil {
 		return "", false
 	}
-	uid, ok = p.tenants[id]
-	return uid, ok
+	listed, ok := p.tenants.listed[id]
+	return listed.uid, ok
 }
 
 // domain is a trust domain: its limits and its workloads.
@@ -117,21 +117,10 @@ type workload struct {
 	match     pattern
 	deny      bool
 	tenants   tenantSet
-	originate *origination // nil: may only forward
-	calls     callSet
-}
-
-// tenantSet is a list of tenants in the document. The zero set has none.
-type tenantSet struct {
-	all      bool // "*"
-	captured bool // "{tenant}"
-	ids      map[tenant.ID]bool
-}
-
-// has reports whether id is in the set, of an entry whose pattern captured the
-// given tenant.
-func (s *tenantSet) has(id, captured tenant.ID) bool {
-	return s.all || s.captured && !captured.IsZero() && id == captured || s.ids[id]
+	originate *origination     // nil: may only forward
+	calls     byMethod[string] // the places that allow them
+	publishes []scopePattern
+	consumes  []scopePattern
 }
 
 // origination is what a workload may start chains with.
@@ -141,47 +130,5 @@ type origination struct {
 	subjects       []glob // nil: any but the empty one
 	classification uint32
 	maxTTL         time.Duration
-}
-
-// index finds the workload that matches an ID within a trust domain.
-type index struct {
-	exact map[string]*workload // by path
-	fixed map[int][]*workload  // by number of segments
-	rest  []*workload          // those that end with **
-}
-
-func (ix *index) add(w *workload) {
-	switch n := len(w.match.segments); {
-	case w.match.rest:
-		ix.rest = append(ix.rest, w)
-	case w.match.literal():
-		if ix.exact == nil {
-			ix.exact = map[string]*workload{}
-		}
-		ix.exact[w.match.path] = w
-	default:
-		if ix.fixed == nil {
-			ix.fixed = map[int][]*workload{}
-		}
-		ix.fixed[n] = append(ix.fixed[n], w)
-	}
-}
-
-// find returns the entry that matches the path and the tenant it captured. For
-// allowing entries there is at most one; of denying ones any will do.
-func (ix *index) find(path string) (*workload, tenant.ID) {
-	if w := ix.exact[path]; w != nil {
-		return w, tenant.ID{}
-	}
-	for _, w := range ix.fixed[countSegments(path)] {
-		if id, ok := w.match.matches(path); ok {
-			return w, id
-		}
-	}
-	for _, w := range ix.rest {
-		if id, ok := w.match.matches(path); ok {
-			return w, id
-		}
-	}
-	return nil, tenant.ID{}
+	from           []string // trust domains that it may originate anew from
 }

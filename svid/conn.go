@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -78,6 +79,18 @@ func (c *Conn) Check() error {
 		}
 	}
 	return checkOwn(c.local, now)
+}
+
+// Until returns the first time at which [Conn.Check] fails, if nothing but time
+// changes.
+func (c *Conn) Until() time.Time {
+	until := c.peer.Load().verified.NotAfter
+	for _, cert := range c.local.Certificates {
+		if cert.NotAfter.Before(until) {
+			until = cert.NotAfter
+		}
+	}
+	return until
 }
 
 // conn is a connection that leaves the registry when it ends.

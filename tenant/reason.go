@@ -117,8 +117,8 @@ const (
 	// SubjectNotAllowed: claims about a subject that the first signer may not
 	// originate for.
 	SubjectNotAllowed Reason = "SUBJECT_NOT_ALLOWED"
-	// ClassificationNotAllowed: a classification above the first signer's, or
-	// above what the method allows.
+	// ClassificationNotAllowed: claims with a classification above that of their
+	// first signer, or below that of the method or of a field.
 	ClassificationNotAllowed Reason = "CLASSIFICATION_NOT_ALLOWED"
 	// LifetimeNotAllowed: claims that live longer than the first signer may
 	// let them.
@@ -127,11 +127,22 @@ const (
 	ElevationNotAllowed Reason = "ELEVATION_NOT_ALLOWED"
 	// ScopeMissing: the method requires a scope that the context does not hold.
 	ScopeMissing Reason = "SCOPE_MISSING"
+	// ConditionNotMet: a condition of the method's rules does not hold.
+	ConditionNotMet Reason = "CONDITION_NOT_MET"
+	// AuthorizerDenied: the policy allows the call, another authorizer does not.
+	AuthorizerDenied Reason = "AUTHORIZER_DENIED"
+	// PublishNotAllowed: the workload may not publish to the subject or topic.
+	PublishNotAllowed Reason = "PUBLISH_NOT_ALLOWED"
+	// ConsumeNotAllowed: the workload may not consume from the queue.
+	ConsumeNotAllowed Reason = "CONSUME_NOT_ALLOWED"
 	// MethodNarrowed: a hop upstream does not let the method be called with
 	// its context.
 	MethodNarrowed Reason = "METHOD_NARROWED"
 	// TenantMismatch: a resource belongs to another tenant than the context's.
 	TenantMismatch Reason = "TENANT_MISMATCH"
+	// MessageUncheckable: a message that cannot be held to its .proto, such as
+	// one with an Any of an unknown type.
+	MessageUncheckable Reason = "MESSAGE_UNCHECKABLE"
 )
 
 // External tokens at the edge.

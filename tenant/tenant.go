@@ -89,6 +89,16 @@ func Require(ctx context.Context) (Context, error) {
 	return Context{r}, nil
 }
 
+// Refused returns the first error with which [Require] refused the tenant
+// context that ctx carries, or nil. A server ends the call with it, whatever
+// the handler made of it.
+func Refused(ctx context.Context) error {
+	if r := mint.From(ctx); r != nil && r.Refused != nil {
+		return r.Refused()
+	}
+	return nil
+}
+
 // Owns fails with [TenantMismatch] unless ctx carries a valid tenant context
 // of exactly the given tenant. It is for the moment when a record was read and
 // its owner is known. Hand its error to nobody outside: to a caller, a record

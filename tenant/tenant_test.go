@@ -168,6 +168,20 @@ func TestZeroDenies(t *testing.T) {
 	}
 }
 
+func TestRefused(t *testing.T) {
+	first := tenant.Deny(tenant.ContextExpired, "past exp")
+	r := record()
+	for _, ctx := range []context.Context{t.Context(), mint.With(t.Context(), r), mint.Without(mint.With(t.Context(), r))} {
+		if err := tenant.Refused(ctx); err != nil {
+			t.Errorf("got %v where nothing was refused", err)
+		}
+	}
+	r.Refused = func() error { return first }
+	if err := tenant.Refused(mint.With(t.Context(), r)); !errors.Is(err, first) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestOwns(t *testing.T) {
 	ctx := mint.With(t.Context(), record())
 	acme, _ := tenant.ParseID("acme")

@@ -12,7 +12,7 @@ import (
 
 // What is said to be asserted is a tenant that a header names, and another than
 // the verified one.
-func FuzzTenant(f *testing.F) {
+func FuzzTenants(f *testing.F) {
 	seeds := 0
 	for _, file := range []string{"metadata.json", "chains.json"} {
 		list, err := vectors.Inputs[struct{ Headers [][2]vectors.Text }]("../../conformance/vectors/" + file)
@@ -37,7 +37,7 @@ func FuzzTenant(f *testing.F) {
 		if again, gateway := claimed.Plain(plain); gateway || again != strings.TrimSuffix(plain, "-bin") {
 			t.Fatalf("%q is plainly %q, and that %q", name, plain, again)
 		}
-		got := claimed.Tenant(map[string][]string{name: {value}}, verified)
+		got := claimed.Tenants(map[string][]string{name: {value}}, verified)
 		if (got != "") != (claimed.Names(name) && value != verified) {
 			t.Fatalf("%q of %q, where %q is verified, asserts %q", value, name, verified, got)
 		}

@@ -32,6 +32,8 @@ type Record struct {
 	// use, so that a handler that runs on past the claims' expiry stops.
 	// A nil Valid denies.
 	Valid func() error
+	// Refused returns the first error that Valid gave, or nil.
+	Refused func() error
 
 	// Carrier is what a further hop is added to. Only the package that made
 	// the record reads it.

@@ -1,0 +1,235 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/tenant"
+)
+
+// Decision is the answer to one question, by one version of the policy. The
+// zero Decision denies.
+type Decision struct {
+	policy   *Policy // nil: none is in force
+	about    string  // the method, or noMethod
+	service  string  // of the method
+	method   *method
+	path     [hop.MaxHops]actor
+	signers  int  // how many of path there are
+	chain    bool // path is that of a chain, so that a denial names the hop
+	tenant   listing
+	declared *Declared
+	callsAt  string // the place in the peer's calls
+
+	decided bool
+	passed  uint16 // a bit for each check
+	failed  check
+	err     *tenant.Error
+}
+
+// actor is a signer and its entry.
+type actor struct {
+	id       spiffeid.ID
+	domain   *domain
+	workload *workload
+	captured tenant.ID // the tenant that its SPIFFE ID names, if its entry says so
+}
+
+// check is a step of a decision. They are made in this order.
+type check uint8
+
+const (
+	checkPolicy check = iota
+	checkMethod
+	checkPath
+	checkCallers
+	checkCalls
+	checkBindings
+	checkOrigination
+	checkScopes
+	checkClassification
+	checkConditions
+	checks
+)
+
+var checkNames = [checks]string{
+	"policy", "method", "path", "callers", "calls", "bindings", "origination", "scopes", "classification", "conditions",
+}
+
+// pass notes a check that passed, and returns true.
+func (d *Decision) pass(c check) bool {
+	d.passed |= 1 << c
+	return true
+}
+
+// deny ends the decision, at the first check that fails, and returns false.
+func (d *Decision) deny(at check, err *tenant.Error) bool {
+	d.failed, d.err = at, err
+	return false
+}
+
+func (d *Decision) last() *actor { return &d.path[d.signers-1] }
+
+// peerHop is the index of the peer's hop, or -1 where there is no chain.
+func (d *Decision) peerHop() int {
+	if d.chain {
+		return d.signers - 1
+	}
+	return -1
+}
+
+// Err returns nil if it is allowed. A denial is a [*tenant.Error]; its Rule is
+// the place that decided, where one did.
+func (d *Decision) Err() error {
+	switch {
+	case !d.decided:
+		return tenant.Deny(tenant.Internal, "nothing was decided")
+	case d.err != nil:
+		return d.err
+	}
+	return nil
+}
+
+// Exempt says whether the method needs no tenant.
+func (d *Decision) Exempt() bool { return d.method != nil && d.method.exempt }
+
+// Conditional says whether the method has conditions, so that the decision may
+// change though the policy does not.
+func (d *Decision) Conditional() bool { return d.method != nil && len(d.method.conditions) > 0 }
+
+// Workloads returns the policy's names along the path.
+func (d *Decision) Workloads() []string {
+	names := make([]string, d.signers)
+	for i := range names {
+		names[i] = d.path[i].workload.name
+	}
+	return names
+}
+
+// Rules returns the places that decided, as file:line: the workloads' entries,
+// the method's rules, the peer's calls, the .proto. A denial has the one that
+// denied, or none.
+func (d *Decision) Rules() []string {
+	if d.err != nil {
+		if d.err.Rule == "" {
+			return nil
+		}
+		return []string{d.err.Rule}
+	}
+	var rules []string
+	for i := range d.signers {
+		rules = append(rules, d.path[i].workload.at)
+	}
+	if d.method != nil {
+		rules = append(rules, d.method.at...)
+	}
+	for _, at := range []string{d.callsAt, d.declared.at} {
+		if at != "" {
+			rules = append(rules, at)
+		}
+	}
+	return rules
+}
+
+// Explanation says why a decision is as it is, for operators: as text by
+// [Explanation.String], or as JSON. It quotes no claim.
+type Explanation struct {
+	// Allowed is the decision.
+	Allowed bool `json:"allowed"`
+	// Reason of a denial.
+	Reason tenant.Reason `json:"reason,omitempty"`
+	// Missing says what was missing.
+	Missing string `json:"missing,omitempty"`
+	// Hop is the index of the hop at fault, or -1 where none is.
+	Hop int `json:"hop"`
+	// Rule is the place that denied, as file:line.
+	Rule string `json:"rule,omitempty"`
+	// Method is the full method, "-" for a decision that is about none.
+	Method string `json:"method"`
+	// Policy is the version that decided.
+	Policy string `json:"policy,omitempty"`
+	// Path holds the workloads of the path, the originator first.
+	Path []ExplainedWorkload `json:"path,omitempty"`
+	// Rules are all places that took part, as file:line.
+	Rules []string `json:"rules,omitempty"`
+	// Checks are those that were made, in order. The first that fails decides.
+	Checks []ExplainedCheck `json:"checks"`
+}
+
+// ExplainedWorkload is a workload of an [Explanation].
+type ExplainedWorkload struct {
+	// ID is its SPIFFE ID.
+	ID string `json:"id"`
+	// Name is the policy's name for it.
+	Name string `json:"name"`
+	// Rule is its entry, as file:line.
+	Rule string `json:"rule"`
+}
+
+// ExplainedCheck is a step of an [Explanation].
+type ExplainedCheck struct {
+	// Name says what was checked.
+	Name string `json:"name"`
+	// Passed says how it went.
+	Passed bool `json:"passed"`
+}
+
+// Explain says why d is as it is.
+func (d *Decision) Explain() Explanation {
+	e := Explanation{Allowed: true, Hop: -1, Method: d.about, Policy: d.policy.Version(), Rules: d.Rules(), Checks: []ExplainedCheck{}}
+	for i := range d.signers {
+		s := &d.path[i]
+		e.Path = append(e.Path, ExplainedWorkload{s.id.String(), s.workload.name, s.workload.at})
+	}
+	for c := range checks {
+		if d.passed&(1<<c) != 0 {
+			e.Checks = append(e.Checks, ExplainedCheck{checkNames[c], true})
+		}
+	}
+	var denial *tenant.Error
+	if errors.As(d.Err(), &denial) {
+		e.Allowed = false
+		e.Reason, e.Missing, e.Hop, e.Rule = denial.Reason, denial.Detail, denial.Hop, denial.Rule
+		e.Checks = append(e.Checks, ExplainedCheck{checkNames[d.failed], false})
+	}
+	return e
+}
+
+// String returns the explanation as lines of text.
+func (e Explanation) String() string {
+	var b strings.Builder
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%-10s %s\n", name, value)
+		}
+	}
+	if e.Allowed {
+		line("allowed", e.Method)
+	} else {
+		line("denied", e.Method)
+		line("reason", string(e.Reason))
+		line("missing", e.Missing)
+		line("rule", e.Rule)
+	}
+	for i, w := range e.Path {
+		at := ""
+		if i == e.Hop {
+			at = "  ← at fault"
+		}
+		line(fmt.Sprintf("hop %d", i), fmt.Sprintf("%s as %q by %s%s", w.ID, w.Name, w.Rule, at))
+	}
+	for _, c := range e.Checks {
+		result := "failed"
+		if c.Passed {
+			result = "passed"
+		}
+		line(result, c.Name)
+	}
+	line("rules", strings.Join(e.Rules, " "))
+	line("policy", e.Policy)
+	return b.String()
+}
