@@ -250,6 +250,9 @@ func TestValid(t *testing.T) {
 		if err := chain.Valid(at.Add(-time.Nanosecond)); err != nil {
 			t.Errorf("just before: %v", err)
 		}
+		if until := chain.Until(); !until.Equal(at) {
+			t.Errorf("until %s, want %s", until, at)
+		}
 		err := chain.Valid(at)
 		if tenant.ReasonOf(err) != want {
 			t.Errorf("at its end: %v, want %s", err, want)
@@ -290,10 +293,35 @@ func TestValid(t *testing.T) {
 		if c := new(Chain).Claims(); c != nil {
 			t.Errorf("claims of the zero Chain: %v", c)
 		}
+		if until := new(Chain).Until(); !until.IsZero() {
+			t.Errorf("the zero Chain is valid until %s", until)
+		}
 		if got := new(Chain).String(); got != "no claims" {
 			t.Errorf("the zero Chain prints as %q", got)
 		}
 	})
+}
+
+// The parent of what is derived from a chain is its last statement.
+func TestOrigin(t *testing.T) {
+	c := calls(t)
+	chain, err := c.verify(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Parent{Transaction: goodClaims().Transaction, Statement: sha256.Sum256(c.hops.Hops[2].Statement)}
+	if diff := cmp.Diff(want, chain.Origin()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	begun, err := Begin(goodClaims())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, chain := range map[string]*Chain{"only begun": begun, "zero": new(Chain)} {
+		if p := chain.Origin(); p != nil {
+			t.Errorf("a chain that is %s is the parent %v", name, p)
+		}
+	}
 }
 
 func TestTrusted(t *testing.T) {
