@@ -96,6 +96,10 @@ generate: $(STAMP) ## Generates Go from the .proto files.
 mutants: ## Takes out one check at a time and demands that its test goes red; ONLY=H1 picks some.
 	@go run ./e2e/mutants -only '$(ONLY)'
 
+.PHONY: mutation
+mutation: ## Changes one operator at a time in the packages that decide, and scores their tests; ONLY=hop picks one.
+	@go run ./e2e/internal/mutation -only '$(ONLY)'
+
 .PHONY: model
 model: ## Searches the protocol's model for attacks, with all checks and without some.
 	@$(MAKE) packages DEB_PACKAGES=spin

@@ -44,7 +44,7 @@ type row struct {
 var table = []row{
 	{pkg: "proto/tenantmesh/v1", imports: protobuf, noGRPC: true},
 	{pkg: "proto/tenantmesh/...", imports: grpc},
-	{pkg: "internal/mint", noGRPC: true},
+	{pkg: "internal/mint", imports: spiffeID, noGRPC: true},
 	{pkg: "tenant", imports: spiffeID, noGRPC: true},
 	{pkg: "internal/fields", imports: protobuf, noGRPC: true},
 	{pkg: "internal/testproto/...", imports: grpc}, // only for tests

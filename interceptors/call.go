@@ -234,7 +234,7 @@ func (c *call) newRecord(workloads []string, valid func() error) *mint.Record {
 		Carrier:        c.chain,
 	}
 	for i, s := range c.chain.Path() {
-		r.Path = append(r.Path, mint.Step{SPIFFEID: s.Signer.String(), Workload: workloads[i], Method: s.Target})
+		r.Path = append(r.Path, mint.Step{SPIFFEID: s.Signer, Workload: workloads[i], Method: s.Target})
 	}
 	return r
 }

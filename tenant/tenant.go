@@ -165,11 +165,7 @@ func (c Context) RequestAttribute(name string) (string, bool) {
 func (c Context) Path() []Step {
 	steps := make([]Step, 0, len(c.get().Path))
 	for _, s := range c.get().Path {
-		id, err := spiffeid.FromString(s.SPIFFEID)
-		if err != nil { // the record was verified, so this is a fault of ours
-			return nil
-		}
-		steps = append(steps, Step{Workload: id, Name: s.Workload, Method: s.Method})
+		steps = append(steps, Step{Workload: s.SPIFFEID, Name: s.Workload, Method: s.Method})
 	}
 	return steps
 }
@@ -196,7 +192,7 @@ func (c Context) String() string {
 	var b strings.Builder
 	b.WriteString("tenant " + c.r.Tenant + " txn " + c.r.Transaction)
 	for _, s := range c.r.Path {
-		b.WriteString(" " + s.SPIFFEID)
+		b.WriteString(" " + s.SPIFFEID.String())
 	}
 	return b.String()
 }

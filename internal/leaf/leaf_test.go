@@ -11,6 +11,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/tenantmesh/tenantmesh/internal/leaf"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
@@ -103,10 +106,32 @@ func TestUnspelled(t *testing.T) {
 	}
 }
 
-func TestThumbprint(t *testing.T) {
-	cert := raw(t, domain(t, "prod.example"), nil)[0]
-	if leaf.Thumbprint(cert) != sha256.Sum256(cert.Raw) {
-		t.Error("not x5t#S256")
+// sanOf returns a change that puts exactly these names into the SAN.
+func sanOf(t *testing.T, names ...asn1.RawValue) func(*x509.Certificate) {
+	t.Helper()
+	value, err := asn1.Marshal(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *x509.Certificate) {
+		c.URIs = nil
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}}
+	}
+}
+
+// TestOtherNames: a name that is spelled right but is no URI counts for nothing.
+func TestOtherNames(t *testing.T) {
+	d := domain(t, "prod.example")
+	right := []byte("spiffe://prod.example/gateway")
+	for name, other := range map[string]asn1.RawValue{
+		"I2 spelled right as an email address": {Class: asn1.ClassContextSpecific, Tag: 1, Bytes: right},
+		"I2 spelled right outside of the tags": {Class: asn1.ClassUniversal, Tag: 6, Bytes: right},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wrong := asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte("SPIFFE://prod.example/gateway")}
+			_, err := leaf.ID(raw(t, d, sanOf(t, wrong, other))[0])
+			wantReason(t, err, tenant.SVIDMalformed)
+		})
 	}
 }
 
@@ -164,7 +189,7 @@ func TestVerify(t *testing.T) {
 	d, other := domain(t, "prod.example"), domain(t, "partner.example")
 	bundles := x509bundle.NewSet(d.Bundle(), other.Bundle())
 	good := raw(t, d, nil)
-	three := raw(t, d, nil, devdomain.WithIntermediates(3))
+	two, three := raw(t, d, nil, devdomain.WithIntermediates(2)), raw(t, d, nil, devdomain.WithIntermediates(3))
 	to := good[0].NotAfter
 
 	// Its issuer expires before it does.
@@ -179,10 +204,14 @@ func TestVerify(t *testing.T) {
 		want    tenant.Reason
 	}{
 		{"good", good, bundles, now, ""},
-		{"two intermediates", raw(t, d, nil, devdomain.WithIntermediates(2)), bundles, now, ""},
+		{"two intermediates", two, bundles, now, ""},
+		{"the root beside them", append(raw(t, d, nil, devdomain.WithIntermediates(1)), d.Bundle().X509Authorities()...), bundles, now, ""},
 		{"none", nil, bundles, now, tenant.SVIDMalformed},
-		{"H8 intermediates out of order", []*x509.Certificate{early[0], early[2], early[1]}, bundles, now, tenant.SVIDMalformed},
 		{"H8 three intermediates", three, bundles, now, tenant.SVIDMalformed},
+		{"H8 intermediates out of order", []*x509.Certificate{two[0], two[2], two[1]}, bundles, now, tenant.SVIDMalformed},
+		{"H8 an intermediate that nobody needs", []*x509.Certificate{good[0], two[1]}, bundles, now, tenant.SVIDMalformed},
+		{"H8 two that nobody needs", []*x509.Certificate{good[0], two[1], two[2]}, bundles, now, tenant.SVIDMalformed},
+		{"H8 the leaf twice", []*x509.Certificate{good[0], good[0]}, bundles, now, tenant.SVIDMalformed},
 		{"an intermediate is missing", three[:2], bundles, now, tenant.SVIDUntrusted},
 		{"no bundle of its trust domain", good, other.Bundle(), now, tenant.SVIDUntrusted},
 		{"no bundles", good, nil, now, tenant.SVIDUntrusted},
@@ -218,4 +247,68 @@ func TestVerify(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A root that was renewed with its key stays in the bundle beside the new one
+// for a while: a leaf is then valid by either.
+func TestRenewedRoot(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certify := func(template *x509.Certificate, from, to time.Time) *x509.Certificate {
+		t.Helper()
+		template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(to.Unix()), from, to
+		issuer := &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, SubjectKeyId: []byte{1}}
+		der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	root := func(from, to time.Time) *x509.Certificate {
+		return certify(&x509.Certificate{
+			Subject: pkix.Name{CommonName: "root"}, SubjectKeyId: []byte{1}, KeyUsage: x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true,
+		}, from, to)
+	}
+	first, second := root(now.Add(-2*time.Hour), now.Add(time.Hour)), root(now.Add(-time.Minute), now.Add(2*time.Hour))
+	svid := certify(&x509.Certificate{
+		URIs: []*url.URL{parse(t, "spiffe://prod.example/gateway")}, KeyUsage: x509.KeyUsageDigitalSignature,
+	}, now.Add(-time.Hour), now.Add(3*time.Hour))
+
+	td := spiffeid.RequireTrustDomainFromString("prod.example")
+	for name, roots := range map[string][]*x509.Certificate{"old and new": {first, second}, "new and old": {second, first}} {
+		v, err := leaf.Verify([]*x509.Certificate{svid}, x509bundle.FromX509Authorities(td, roots), now)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !v.NotBefore.Equal(second.NotBefore) || !v.NotAfter.Equal(second.NotAfter) {
+			t.Errorf("%s: valid from %s to %s, want the path by the new root", name, v.NotBefore, v.NotAfter)
+		}
+	}
+}
+
+// The example of RFC 8705, appendix A.
+func TestThumbprint(t *testing.T) {
+	block, _ := pem.Decode([]byte(`-----BEGIN CERTIFICATE-----
+MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAx
+ODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqG
+SM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ
+/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwID
+SQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOV
+bUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=
+-----END CERTIFICATE-----
+`))
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := leaf.Thumbprint(cert)
+	if got, want := base64.RawURLEncoding.EncodeToString(sum[:]), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"; got != want {
+		t.Errorf("x5t#S256 is %s, want %s", got, want)
+	}
 }

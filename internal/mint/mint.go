@@ -7,6 +7,8 @@ package mint
 import (
 	"context"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // Record is the content of a verified tenant context. It is immutable after
@@ -40,7 +42,7 @@ type Record struct {
 
 // Step is one hop of the path: who signed, and what was called with it.
 type Step struct {
-	SPIFFEID string
+	SPIFFEID spiffeid.ID
 	Workload string // the policy's name for the signer
 	Method   string
 }
