@@ -50,7 +50,7 @@ var table = []row{
 	{pkg: "internal/testproto/...", imports: grpc}, // only for tests
 	{pkg: "internal/leaf", imports: spiffe, noGRPC: true},
 	{pkg: "svid", imports: slices.Concat(grpc, spiffe)},
-	{pkg: "svid/devdomain", imports: slices.Concat(grpc, spiffe)},
+	{pkg: "svid/devdomain", imports: slices.Concat(grpc, spiffe, []string{"github.com/go-jose/go-jose/v4"})},
 	{pkg: "internal/claimed", noGRPC: true},
 	// These two are only for tests.
 	{pkg: "internal/vectors", noGRPC: true},

@@ -168,9 +168,10 @@ func TestGRPCRefuses(t *testing.T) {
 		if a.local {
 			continue
 		}
-		fields := []string{"authorization", "Bearer " + a.token}
+		fields := []string{"authorization", "Bearer " + a.token, "x-tenant-id", "initech"}
 		if a.token == "" {
-			fields = []string{"authorization", good, "authorization", good}
+			fields = append(fields, "authorization", good)
+			fields[1] = good
 		}
 		each(t, a.name, func(t *testing.T, s shape) {
 			method := "/grpc.testing.TestService/" + s.method
@@ -179,7 +180,9 @@ func TestGRPCRefuses(t *testing.T) {
 				func() error { return raw.Call(method, fields...) },
 			} {
 				err := call()
-				w.wantDenied(t, a.token, method, a.want)
+				if e := w.wantDenied(t, a.token, method, a.want); e.Claimed != "initech" {
+					t.Errorf("the event has claimed tenant %q, want initech", e.Claimed)
+				}
 				wantTold(t, err, a.want)
 				noLeak(t, a.token, status.Convert(err).String())
 				if impl.calls != 0 || o.last.Load() != nil {

@@ -45,7 +45,7 @@ func asJSON(list ...audit.Event) string {
 }
 
 // wantDenied fails the test unless exactly one denial was recorded, with the reason.
-func (w *world) wantDenied(t *testing.T, token, method string, want tenant.Reason) {
+func (w *world) wantDenied(t *testing.T, token, method string, want tenant.Reason) audit.Event {
 	t.Helper()
 	list := w.sink.take()
 	if len(list) != 1 {
@@ -59,6 +59,7 @@ func (w *world) wantDenied(t *testing.T, token, method string, want tenant.Reaso
 		t.Errorf("the event has unproven claims: %+v", e)
 	}
 	noLeak(t, token, asJSON(e), w.log.String())
+	return e
 }
 
 const fixedBody = `{"title":"Unauthorized","status":401}`

@@ -29,7 +29,10 @@ type request struct {
 
 // event returns what an audit event says of the request.
 func (r request) event(d verdict) audit.Event {
-	return audit.Event{Point: audit.Edge, Method: r.method, Proven: d.proven, Tenant: d.tenant, Subject: d.subject}
+	return audit.Event{
+		Point: audit.Edge, Method: r.method, Proven: d.proven, Tenant: d.tenant, Subject: d.subject,
+		Claimed: claimed.Tenants(r.headers, d.tenant),
+	}
 }
 
 // enter verifies the request's token and originates its claims. It returns what
@@ -39,15 +42,13 @@ func (v *Verifier) enter(ctx context.Context, o Originator, r request) (_ contex
 	if err == nil {
 		d, err = v.verify(ctx, token)
 	}
-	if err == nil {
-		e := r.event(d)
-		if e.Claimed = claimed.Tenants(r.headers, d.tenant); e.Claimed != "" {
-			err = v.audit().Allow(ctx, e)
-		}
+	event := r.event(d)
+	if err == nil && event.Claimed != "" {
+		err = v.audit().Allow(ctx, event)
 	}
 	if err != nil {
 		e := asError(err)
-		v.audit().Refuse(ctx, r.event(d), e)
+		v.audit().Refuse(ctx, event, e)
 		return ctx, d, e
 	}
 	ctx, err = o.Originate(ctx, d.claims)

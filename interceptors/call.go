@@ -21,6 +21,7 @@ import (
 
 // call is what is known of one call while it is decided.
 type call struct {
+	g        *Guard
 	point    audit.Point
 	method   string
 	contract *contract
@@ -112,15 +113,16 @@ func (c *call) event() audit.Event {
 
 // allow records that c is allowed, or that a denial of it is overlooked. If that
 // fails, the call is refused.
-func (g *Guard) allow(ctx context.Context, c *call) error {
+func (c *call) allow(ctx context.Context) error {
 	if c.overlooked != nil {
-		return g.audit.Observe(ctx, c.event(), asError(c.overlooked))
+		return c.g.audit.Observe(ctx, c.event(), asError(c.overlooked))
 	}
-	return g.audit.Allow(ctx, c.event())
+	return c.g.audit.Allow(ctx, c.event())
 }
 
 // refusal is a call that is refused.
 type refusal struct {
+	g      *Guard
 	event  audit.Event
 	cause  *tenant.Error
 	status error // for the caller
@@ -128,7 +130,7 @@ type refusal struct {
 
 // refusal makes what is said of a call that is refused because of err.
 func (c *call) refusal(err error) *refusal {
-	r := &refusal{event: c.event(), cause: asError(err)}
+	r := &refusal{g: c.g, event: c.event(), cause: asError(err)}
 	r.event.DecisionID = rand.Text()
 	var f *fields.Fault
 	if errors.As(err, &f) {
@@ -157,11 +159,13 @@ func (c *call) tell(err error) (r *refusal, first bool) {
 	return c.told.Load(), false
 }
 
+func (r *refusal) record(ctx context.Context) { r.g.audit.Refuse(ctx, r.event, r.cause) }
+
 // refuse records that c is refused because of err and returns the status for
 // the caller.
-func (g *Guard) refuse(ctx context.Context, c *call, err error) error {
+func (c *call) refuse(ctx context.Context, err error) error {
 	r := c.refusal(err)
-	g.audit.Refuse(ctx, r.event, r.cause)
+	r.record(ctx)
 	return r.status
 }
 
@@ -182,9 +186,9 @@ func (l leak) Unwrap() error { return l.error }
 
 // check holds a message of the call to its .proto at a point and returns what
 // passes.
-func (c *call) check(m any, at fields.Point) (any, error) {
-	t := c.contract.in
-	if at == fields.ServerSends || at == fields.ClientReceives {
+func (c *call) check(ctx context.Context, m any, at fields.Point) (any, error) {
+	t, response := c.contract.in, at == fields.ServerSends || at == fields.ClientReceives
+	if response {
 		t = c.contract.out
 	}
 	if t == nil || c.record == nil { // exempt, or observed
@@ -195,13 +199,15 @@ func (c *call) check(m any, at fields.Point) (any, error) {
 		return nil, tenant.Deny(tenant.MessageUncheckable, "a message of type %T, which is no protobuf message", m)
 	}
 	out, err := t.Check(pm, at, fields.Limits{Tenant: c.record.Tenant, Classification: c.record.Classification})
-	switch {
-	case err == nil:
+	if err == nil {
 		return out, nil
-	case c.overlook(err):
-		return m, nil
-	case at == fields.ServerSends || at == fields.ClientReceives:
-		return nil, leak{err}
+	}
+	if response {
+		err = leak{err}
+	}
+	if c.overlook(err) {
+		r := c.refusal(err)
+		return m, c.g.audit.Observe(ctx, r.event, r.cause)
 	}
 	return nil, err
 }

@@ -33,15 +33,15 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 	if err != nil {
 		return err
 	}
-	if req, err = out.check(req, fields.ClientSends); err != nil {
-		return c.g.refuse(ctx, out, err)
+	if req, err = out.check(ctx, req, fields.ClientSends); err != nil {
+		return out.refuse(ctx, err)
 	}
 	if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
 		return err
 	}
-	if _, err := out.check(reply, fields.ClientReceives); err != nil {
+	if _, err := out.check(ctx, reply, fields.ClientReceives); err != nil {
 		empty(reply)
-		return c.g.refuse(ctx, out, err)
+		return out.refuse(ctx, err)
 	}
 	return nil
 }
@@ -64,7 +64,7 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 		cancel()
 		return nil, err
 	}
-	s := &clientStream{ClientStream: cs, g: c.g, out: out, one: !desc.ServerStreams, cancel: cancel}
+	s := &clientStream{ClientStream: cs, ctx: ctx, out: out, one: !desc.ServerStreams, cancel: cancel}
 	c.g.watch.add(s)
 	context.AfterFunc(ctx, func() { c.g.watch.remove(s) })
 	return s, nil
@@ -73,14 +73,14 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 // prepare decides whether the call may leave, and leaves word for the
 // credential.
 func (c *client) prepare(ctx context.Context, method string) (context.Context, *call, error) {
-	out := &call{point: audit.Client, method: method, contract: c.g.contract(method)}
+	out := &call{g: c.g, point: audit.Client, method: method, contract: c.g.contract(method)}
 	out.observed = c.g.cfg.Observe.covers(method, c.g.cfg.Clock())
 	err := c.decide(ctx, out)
 	if err == nil && out.overlooked != nil {
-		err = c.g.allow(ctx, out)
+		err = out.allow(ctx)
 	}
 	if err != nil {
-		return nil, nil, c.g.refuse(ctx, out, err)
+		return nil, nil, out.refuse(ctx, err)
 	}
 	return context.WithValue(ctx, outgoingKey{}, out), out, nil
 }
@@ -140,12 +140,12 @@ func (c *client) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 	}
 	out, ok := ctx.Value(outgoingKey{}).(*call)
 	if !ok {
-		out = &call{point: audit.Client}
-		return nil, credentialStatus(c.g.refuse(ctx, out, tenant.Deny(tenant.Internal, "the call did not pass the guard's interceptors")))
+		out = &call{g: c.g, point: audit.Client}
+		return nil, credentialStatus(out.refuse(ctx, tenant.Deny(tenant.Internal, "the call did not pass the guard's interceptors")))
 	}
 	md, err := c.sign(ctx, out)
 	if err != nil {
-		return nil, credentialStatus(c.g.refuse(ctx, out, err))
+		return nil, credentialStatus(out.refuse(ctx, err))
 	}
 	return md, nil
 }
@@ -195,7 +195,7 @@ func (c *client) RequireTransportSecurity() bool { return true }
 // clientStream is [serverStream] at the other end.
 type clientStream struct {
 	grpc.ClientStream
-	g      *Guard
+	ctx    context.Context //nolint:containedctx // Context of a ClientStream ends gRPC's retries
 	out    *call
 	one    bool // one message comes back
 	cancel context.CancelFunc
@@ -239,15 +239,17 @@ func (s *clientStream) pass(m any, at fields.Point) (any, error) {
 	}
 	err := s.mayGoOn()
 	if err == nil {
-		m, err = s.out.check(m, at)
+		m, err = s.out.check(s.ctx, m, at)
 	}
 	if err == nil {
 		return m, nil
 	}
-	if r := s.end(err); r != nil {
-		s.g.audit.Refuse(s.Context(), r.event, r.cause)
+	r, first := s.out.tell(err)
+	if first {
+		r.record(s.ctx)
+		s.cancel()
 	}
-	return nil, s.out.told.Load().status
+	return nil, r.status
 }
 
 // mayGoOn implements [stream].

@@ -144,7 +144,7 @@ func (g *Guard) connectionAge() time.Duration {
 	if g.cfg.MaxConnectionAge > 0 {
 		return g.cfg.MaxConnectionAge
 	}
-	snap, err := g.cfg.Source.Snapshot()
+	snap, err := svid.Current(g.cfg.Source)
 	if err != nil {
 		return mostAge
 	}
@@ -200,9 +200,9 @@ func (g *Guard) Check(srv interface {
 
 // refusedHandshake records a connection that was refused before any call.
 func (g *Guard) refusedHandshake(remote net.Addr, err error) {
-	c := &call{point: audit.Handshake}
+	c := &call{g: g, point: audit.Handshake}
 	if remote != nil {
 		c.method = "handshake with " + remote.String()
 	}
-	_ = g.refuse(context.Background(), c, err)
+	_ = c.refuse(context.Background(), err)
 }

@@ -151,16 +151,42 @@ type trail struct {
 	mu     sync.Mutex
 	events []audit.Event
 	fail   error
+	hangs  bool
+	during func()        // runs during the next Record
 	came   chan struct{} // closed when the next event comes
+}
+
+// once makes f run while the next event is recorded.
+func (s *trail) once(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.during = f
+}
+
+// hang makes the sink take nothing any more, and not answer either.
+func (s *trail) hang() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hangs = true
 }
 
 func newTrail() *trail { return &trail{came: make(chan struct{})} }
 
-func (s *trail) Record(_ context.Context, e audit.Event) error {
+func (s *trail) Record(ctx context.Context, e audit.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.hangs {
+		s.mu.Unlock()
+		<-ctx.Done()
+		s.mu.Lock()
+		return ctx.Err()
+	}
 	if s.fail != nil {
 		return s.fail
+	}
+	if s.during != nil {
+		s.during()
+		s.during = nil
 	}
 	s.events = append(s.events, e)
 	close(s.came)

@@ -66,13 +66,13 @@ type origination struct {
 }
 
 func (o *origination) begin(ctx context.Context, claims *hop.Claims, prepare func() error) (context.Context, error) {
-	c := &call{point: audit.Originate, asserted: claims}
+	c := &call{g: o.g, point: audit.Originate, asserted: claims}
 	err := o.originate(claims, c, prepare)
 	if err == nil {
-		err = o.g.audit.Allow(ctx, c.event())
+		err = c.allow(ctx)
 	}
 	if err != nil {
-		_ = o.g.refuse(ctx, c, err)
+		_ = c.refuse(ctx, err)
 		return nil, err
 	}
 	return mint.With(ctx, c.newRecord(nil, o.valid)), nil

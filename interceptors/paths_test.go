@@ -203,20 +203,25 @@ func TestNoIdentity(t *testing.T) {
 	if _, err := g.Originate(deadline(t), claims("acme")); tenant.ReasonOf(err) != tenant.IdentityUnavailable {
 		t.Errorf("got %v", err)
 	}
-	broken := m.newGuard(failing{}, newTrail(), time.Now)
-	if len(broken.ServerOptions()) == 0 {
-		t.Error("a server cannot be made before there is an identity")
+	for name, fault := range map[string]failing{
+		"I5 a source that fails without a reason": {errors.New("a fault")},
+		"I5 a source that gives nothing":          {nil},
+	} {
+		broken := m.newGuard(fault, newTrail(), time.Now)
+		if len(broken.ServerOptions()) == 0 {
+			t.Error("a server cannot be made before there is an identity")
+		}
+		cc = m.dial(broken.DialOptions(svid.Expect(id("target")))...)
+		m.each(name, func(m *mesh, s shape) {
+			m.notLeft(s.call(ctx, cc), tenant.IdentityUnavailable)
+		})
 	}
-	cc = m.dial(broken.DialOptions(svid.Expect(id("target")))...)
-	m.each("I5 a source that fails without a reason", func(m *mesh, s shape) {
-		m.notLeft(s.call(ctx, cc), tenant.Internal)
-	})
 }
 
 // failing is a source of identity that has a fault.
-type failing struct{}
+type failing struct{ err error }
 
-func (failing) Snapshot() (*svid.Snapshot, error) { return nil, errors.New("a fault") }
+func (f failing) Snapshot() (*svid.Snapshot, error) { return nil, f.err }
 
 // TestSigningRefused: what cannot be signed keeps its reason, though gRPC
 // lets a credential return few codes.

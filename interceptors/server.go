@@ -30,11 +30,11 @@ type callKey struct{}
 // tap runs when the headers of a call are there and before its message is
 // read, in the connection's own goroutine: checks 1 and 2, nothing that waits.
 func (s *server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	c := &call{point: audit.Server, method: info.FullMethodName, contract: s.g.contract(info.FullMethodName)}
+	c := &call{g: s.g, point: audit.Server, method: info.FullMethodName, contract: s.g.contract(info.FullMethodName)}
 	c.observed = s.g.cfg.Observe.covers(c.method, s.g.cfg.Clock())
 	if err := s.admit(ctx, info.Header, c); err != nil {
 		if codeOf(tenant.ReasonOf(err)) != codes.Unavailable {
-			return ctx, s.g.refuse(ctx, c, err)
+			return ctx, c.refuse(ctx, err)
 		}
 		c.unavailable = err
 	}
@@ -87,13 +87,13 @@ func (s *server) decide(ctx context.Context) (context.Context, *call, *standing,
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {
 		// The call came by a way on which the tap did not run.
-		c = &call{point: audit.Server}
+		c = &call{g: s.g, point: audit.Server}
 		c.method, _ = grpc.Method(ctx)
-		return nil, nil, nil, s.g.refuse(ctx, c, tenant.Deny(tenant.PeerUnauthenticated, "the call was not checked at header time"))
+		return nil, nil, nil, c.refuse(ctx, tenant.Deny(tenant.PeerUnauthenticated, "the call was not checked at header time"))
 	}
 	standing, err := s.authorize(ctx, c)
 	if err == nil {
-		err = s.g.allow(ctx, c)
+		err = c.allow(ctx)
 	}
 	if err == nil {
 		// Recording takes time. What is acknowledged to be in force by now counts.
@@ -158,7 +158,7 @@ func (s *server) authorize(ctx context.Context, c *call) (*standing, error) {
 
 // refuse is the guard's, with word to the client not to retry what is unavailable.
 func (s *server) refuse(ctx context.Context, c *call, err error) error {
-	return noRetry(ctx, s.g.refuse(ctx, c, err))
+	return noRetry(ctx, c.refuse(ctx, err))
 }
 
 // noRetry tells the client not to retry what is unavailable (gRFC A6, server
@@ -181,7 +181,7 @@ func (s *server) answered(ctx context.Context, c *call, err error) error {
 	}
 	r, first := c.tell(err)
 	if first {
-		s.g.audit.Refuse(ctx, r.event, r.cause)
+		r.record(ctx)
 	}
 	return noRetry(ctx, r.status)
 }
@@ -191,12 +191,12 @@ func (s *server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, ha
 	if err != nil {
 		return nil, err
 	}
-	if req, err = c.check(req, fields.ServerReceives); err != nil {
+	if req, err = c.check(ctx, req, fields.ServerReceives); err != nil {
 		return nil, s.answered(ctx, c, err)
 	}
 	resp, err := handler(ctx, req)
 	if err == nil {
-		resp, err = c.check(resp, fields.ServerSends)
+		resp, err = c.check(ctx, resp, fields.ServerSends)
 	}
 	if err := s.answered(ctx, c, err); err != nil {
 		return nil, err
@@ -209,7 +209,7 @@ func (s *server) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo,
 	if err != nil {
 		return err
 	}
-	stream := &serverStream{ServerStream: ss, standing: standing, s: s, ctx: ctx, c: c}
+	stream := &serverStream{ServerStream: ss, standing: standing, ctx: ctx, c: c}
 	// gRPC has no other way to end a stream whose handler waits.
 	if stream.writer, _ = grpc.ServerTransportStreamFromContext(ctx).(statusWriter); stream.writer == nil {
 		return s.answered(ctx, c, tenant.Deny(tenant.Internal, "this version of grpc-go, or an interceptor before the guard's, hides the stream"))
@@ -236,7 +236,6 @@ func (s *server) unknown(_ any, ss grpc.ServerStream) error {
 type serverStream struct {
 	grpc.ServerStream
 	*standing
-	s      *server
 	ctx    context.Context //nolint:containedctx // grpc.ServerStream is how streams carry theirs
 	c      *call
 	writer statusWriter
@@ -269,11 +268,12 @@ func (s *serverStream) pass(m any, at fields.Point) (out any, err error) {
 		err = s.mayGoOn()
 	}
 	if err == nil {
-		out, err = s.c.check(m, at)
+		out, err = s.c.check(s.ctx, m, at)
 	}
 	if err != nil {
-		if r := s.end(err); r != nil {
-			s.s.g.audit.Refuse(s.ctx, r.event, r.cause)
+		if r, first := s.c.tell(err); first {
+			r.record(s.ctx)
+			s.write(r)
 		}
 	}
 	return out, err
@@ -285,8 +285,13 @@ func (s *serverStream) end(err error) *refusal {
 	if !first {
 		return nil
 	}
-	_ = s.writer.WriteStatus(status.Convert(noRetry(s.ctx, r.status))) // fails where the connection is gone
+	s.write(r)
 	return r
+}
+
+// write ends the stream. It fails where the connection is gone, and so is the stream.
+func (s *serverStream) write(r *refusal) {
+	_ = s.writer.WriteStatus(status.Convert(noRetry(s.ctx, r.status)))
 }
 
 // withoutSecurityKeys hides the kit's keys from handlers, so that none copies

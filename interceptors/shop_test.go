@@ -15,7 +15,9 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/interceptors"
+	legacypb "github.com/tenantmesh/tenantmesh/internal/testproto/shop/legacy/v1"
 	shoppb "github.com/tenantmesh/tenantmesh/internal/testproto/shop/v1"
+	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -336,4 +338,251 @@ func TestS1(t *testing.T) {
 			})
 		}
 	})
+}
+
+// guarded returns a client whose guard plays by the rules, its guard and its
+// audit trail, for a server that need not.
+func (s *shop) guarded(addr string) (shoppb.ShopServiceClient, *interceptors.Guard, *trail) {
+	s.t.Helper()
+	sink := newTrail()
+	g := s.newGuard(fixed{s.svid("gateway"), s.bundles()}, sink, s.clock.now)
+	return shoppb.NewShopServiceClient(s.dialTo(addr, g.DialOptions(svid.Expect(id("target")))...)), g, sink
+}
+
+// unguarded serves the shop by the target's SVID and without a guard.
+func (s *shop) unguarded() (addr string) {
+	s.t.Helper()
+	_, addr = s.serveWith(func(srv *grpc.Server) { shoppb.RegisterShopServiceServer(srv, s) }, grpc.Creds(svid.NewServerCredentials(s.self)))
+	return addr
+}
+
+// TestClientChecksMessages is S1 at the client: before a message leaves, and
+// when one comes from a server that checks nothing.
+func TestClientChecksMessages(t *testing.T) {
+	s := newShop(t)
+	c, g, sink := s.guarded(s.unguarded())
+	s.audit = sink
+	ctx := acme(t, g)
+	sink.take()
+	other := &shoppb.Order{Name: their, Note: "secret"}
+
+	t.Run("S1 sent", func(t *testing.T) {
+		_, err := c.GetOrder(ctx, &shoppb.GetOrderRequest{Name: their})
+		s.hidden(err, codes.NotFound, "name", false)
+		ss, err := c.ImportOrders(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // and nothing after it
+			if err := ss.Send(&shoppb.ImportOrdersRequest{Order: other}); status.Code(err) != codes.NotFound {
+				t.Errorf("sent: %v", err)
+			}
+			other.Name = ours
+		}
+		other.Name = their
+		_, err = ss.CloseAndRecv()
+		s.hidden(err, codes.NotFound, "order.name", false)
+		if err := <-s.handled; status.Code(err) != codes.Canceled {
+			t.Errorf("the server's stream ended with %v", err)
+		}
+		if seen := s.received(); len(seen) > 0 {
+			t.Errorf("it left: %v", seen)
+		}
+	})
+	t.Run("S1 received", func(t *testing.T) {
+		s.answer(&shoppb.GetOrderResponse{Order: other})
+		out, err := c.GetOrder(ctx, &shoppb.GetOrderRequest{Name: ours})
+		s.hidden(err, codes.NotFound, "order.name", true)
+		if out.GetOrder() != nil {
+			t.Errorf("the caller sees %v", out)
+		}
+	})
+	t.Run("S1 received on a stream", func(t *testing.T) {
+		s.answer(&shoppb.ListOrdersResponse{}, &shoppb.ListOrdersResponse{Orders: []*shoppb.Order{other}})
+		ss, err := c.ListOrders(ctx, &shoppb.ListOrdersRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ss.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		var m shoppb.ListOrdersResponse
+		s.hidden(ss.RecvMsg(&m), codes.NotFound, "orders[0].name", true)
+		if len(m.Orders) > 0 {
+			t.Errorf("the caller sees %v", &m)
+		}
+		if err := ss.RecvMsg(&m); status.Code(err) != codes.NotFound {
+			t.Errorf("and then: %v", err)
+		}
+		<-s.handled
+	})
+	t.Run("S1 received at the end of a stream", func(t *testing.T) {
+		s.answer(&shoppb.ImportOrdersResponse{TenantIds: []string{"globex"}})
+		ss, err := c.ImportOrders(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = ss.CloseAndRecv()
+		s.hidden(err, codes.NotFound, "tenant_ids[0]", true)
+		<-s.handled
+	})
+	t.Run("good ones pass", func(t *testing.T) {
+		s.answer(&shoppb.ImportOrdersResponse{TenantIds: []string{"acme"}})
+		ss, err := c.ImportOrders(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ss.Send(&shoppb.ImportOrdersRequest{Order: &shoppb.Order{Name: ours}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ss.CloseAndRecv(); err != nil {
+			t.Error(err)
+		}
+		<-s.handled
+		if e := sink.take(); len(e) > 0 {
+			t.Errorf("audit: %+v", e)
+		}
+	})
+}
+
+// TestClassifiedFields holds responses and requests to the claims' classification.
+func TestClassifiedFields(t *testing.T) {
+	s := newShop(t)
+	ctx := deadline(t)
+	full := &shoppb.Order{Name: ours, CardNumber: "4111", Note: "n"}
+	s.answer(&shoppb.GetOrderResponse{Order: full}, &shoppb.GetOrderResponse{Order: full},
+		&shoppb.GetOrderResponse{Order: &shoppb.Order{Name: ours, Margin: 7}}, &shoppb.GetOrderResponse{Order: &shoppb.Order{Name: ours, Margin: 7}})
+	in := &shoppb.GetOrderRequest{Name: ours}
+	out, err := s.careless(2, "orders.read").GetOrder(ctx, in)
+	if err != nil || out.Order.CardNumber != "4111" {
+		t.Errorf("within the claims' classification: %v, %v", out, err)
+	}
+	out, err = s.careless(1, "orders.read").GetOrder(ctx, in)
+	if err != nil || out.Order.CardNumber != "" || out.Order.Note != "n" {
+		t.Errorf("to be cleared: %v, %v", out, err)
+	}
+	if full.CardNumber != "4111" {
+		t.Error("the handler's own message was changed")
+	}
+	if out, err = s.careless(3, "orders.read").GetOrder(ctx, in); err != nil || out.Order.Margin != 7 {
+		t.Errorf("%v, %v", out, err)
+	}
+	s.audit.take()
+	out, err = s.careless(2, "orders.read").GetOrder(ctx, in)
+	if interceptors.ReasonOf(err) != tenant.ClassificationNotAllowed || out.GetOrder() != nil {
+		t.Errorf("to be refused: %v, %v", out, err)
+	}
+	s.faulty(tenant.ClassificationNotAllowed, "order.margin", true)
+}
+
+// TestDeclared: what a method's .proto asks for counts beside the policy.
+func TestDeclared(t *testing.T) {
+	s := newShop(t)
+	ctx := deadline(t)
+	if err := s.guard.Check(s.server); err != nil {
+		t.Fatal(err)
+	}
+	in := &shoppb.DeleteOrderRequest{TenantId: "acme"}
+	for _, tt := range []struct {
+		classification uint32
+		scope          string
+		want           tenant.Reason
+	}{
+		{1, "orders.write", ""},
+		{1, "orders.read", tenant.ScopeMissing},
+		{0, "orders.write", tenant.ClassificationNotAllowed},
+	} {
+		s.answer(&shoppb.DeleteOrderResponse{TenantId: "acme"})
+		_, err := s.careless(tt.classification, tt.scope).DeleteOrder(ctx, in)
+		if got := interceptors.ReasonOf(err); got != tt.want || (err == nil) != (tt.want == "") {
+			t.Errorf("%d, %s: %v, want %s", tt.classification, tt.scope, err, tt.want)
+		}
+		e := s.audit.take()
+		if rule := "shop/v1/shop.proto:shop.v1.ShopService.DeleteOrder"; len(e) != 1 || !strings.Contains(e[0].Rule, rule) {
+			t.Errorf("audit: %+v does not name %s", e, rule)
+		}
+	}
+}
+
+// TestCheckNamesRemedies is M5: a server does not start whose methods no rule
+// covers, or whose .proto and policy contradict each other.
+func TestCheckNamesRemedies(t *testing.T) {
+	s := newShop(t)
+	for _, tt := range []struct {
+		name, old, instead string
+		want               []string
+	}{
+		{"M5 no rule", "  - match: /shop.v1.ShopService/GetOrder\n    callers: [gateway]\n", "",
+			[]string{"/shop.v1.ShopService/GetOrder: ", "add it under methods, with callers or with exempt: true"}},
+		{"M5 exempt here and not there", "  - match: /shop.v1.ShopService/GetOrder\n    callers: [gateway]\n", "  - match: /shop.v1.ShopService/GetOrder\n    exempt: true\n",
+			[]string{"/shop.v1.ShopService/GetOrder: ", "exempt here and not by (tenantmesh.v1.method) in shop/v1/shop.proto:shop.v1.ShopService.GetOrder", "set exempt: true there, or give it callers here"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s.policy.p.Store(parsePolicy(t, strings.Replace(shopDocument, tt.old, tt.instead, 1)))
+			err := s.guard.Check(s.server)
+			if tenant.ReasonOf(err) != tenant.MethodNotCovered {
+				t.Fatalf("got %v", err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v\ndoes not say %q", err, want)
+				}
+			}
+			// And at run time it is refused.
+			_, err = s.careless(3, "orders.read").GetOrder(deadline(t), &shoppb.GetOrderRequest{Name: ours})
+			s.t = t
+			s.refused(err, tenant.MethodNotCovered)
+		})
+	}
+}
+
+// TestContradictoryOptions is M5 for a service whose messages have options that
+// contradict themselves: it does not start, and is refused.
+func TestContradictoryOptions(t *testing.T) {
+	s := newShop(t)
+	s.policy.p.Store(parsePolicy(t, strings.NewReplacer(
+		"calls: [", "calls: [/shop.legacy.v1.WrongService/*, ",
+		"methods:\n", "methods:\n  - match: /shop.legacy.v1.WrongService/GetWrong\n    callers: [gateway]\n  - match: /shop.legacy.v1.WrongService/GetExempt\n    exempt: true\n",
+	).Replace(shopDocument)))
+	s.server, s.addr = s.serveWith(func(srv *grpc.Server) {
+		legacypb.RegisterWrongServiceServer(srv, legacypb.UnimplementedWrongServiceServer{})
+	}, s.guard.ServerOptions()...)
+	err := s.guard.Check(s.server)
+	for _, want := range []string{
+		"GetWrong: shop/legacy/v1/legacy.proto:shop.legacy.v1.GetWrongRequest.number: (tenantmesh.v1.field): a tenant is named by a string",
+		"GetExempt: shop.legacy.v1.WrongService.GetExempt is exempt from the tenant by (tenantmesh.v1.method), and its messages name tenants",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\ndoes not say %q", err, want)
+		}
+	}
+	for _, method := range []string{legacypb.WrongService_GetWrong_FullMethodName, legacypb.WrongService_GetExempt_FullMethodName} {
+		err := s.attack(s.svid("gateway"), nil).Invoke(deadline(t), method, &legacypb.GetWrongResponse{}, &legacypb.GetWrongResponse{})
+		s.refused(err, tenant.MessageUncheckable)
+		_, g, sink := s.guarded(s.addr)
+		ctx := acme(t, g)
+		sink.take()
+		err = s.dial(g.DialOptions(svid.Expect(id("target")))...).Invoke(ctx, method, &legacypb.GetWrongResponse{}, &legacypb.GetWrongResponse{})
+		if e := sink.take(); interceptors.ReasonOf(err) != tenant.MessageUncheckable || len(e) != 1 {
+			t.Errorf("the client: %v, %+v", err, e)
+		}
+		s.audit.take()
+	}
+}
+
+// TestNoProtobuf: what is no protobuf message cannot be held to a .proto.
+func TestNoProtobuf(t *testing.T) {
+	s := newShop(t)
+	c, g, sink := s.guarded(s.addr)
+	_ = c
+	cc := s.dial(g.DialOptions(svid.Expect(id("target")))...)
+	ctx := acme(t, g)
+	sink.take()
+	err := cc.Invoke(ctx, shoppb.ShopService_GetOrder_FullMethodName, "text", "text")
+	if interceptors.ReasonOf(err) != tenant.MessageUncheckable {
+		t.Errorf("got %v", err)
+	}
+	if e := sink.take(); len(e) != 1 || e[0].Reason != tenant.MessageUncheckable {
+		t.Errorf("audit: %+v", e)
+	}
 }

@@ -38,7 +38,7 @@ func (g *Guard) state() (state, *svid.Snapshot, error) {
 	if err != nil {
 		return state{}, nil, err
 	}
-	snap, err := g.cfg.Source.Snapshot()
+	snap, err := svid.Current(g.cfg.Source)
 	if err != nil {
 		return state{}, nil, err
 	}

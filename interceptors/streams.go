@@ -15,9 +15,9 @@ const tick = 250 * time.Millisecond
 type watch struct {
 	g *Guard
 
-	mu      sync.Mutex
-	open    map[stream]time.Time // until when nothing but policy and identity may end it
-	running bool
+	mu   sync.Mutex
+	open map[stream]time.Time // until when nothing but policy and identity may end it
+	idle chan struct{}        // closed when there are none any more
 }
 
 // stream is an open stream.
@@ -36,36 +36,41 @@ type stream interface {
 func (w *watch) add(s stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.open == nil {
-		w.open = map[stream]time.Time{}
+	if len(w.open) == 0 {
+		w.open, w.idle = map[stream]time.Time{}, make(chan struct{})
+		go w.run(w.idle)
 	}
 	w.open[s] = s.until()
-	if !w.running {
-		w.running = true
-		go w.run()
-	}
 }
 
 func (w *watch) remove(s stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if _, open := w.open[s]; !open {
+		return
+	}
 	delete(w.open, s)
+	if len(w.open) == 0 {
+		close(w.idle)
+	}
 }
 
 // run looks after the streams until there are none.
-func (w *watch) run() {
+func (w *watch) run(idle <-chan struct{}) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	var was state // none is like this one, so at first all are asked
-	for range ticker.C {
-		is, _, _ := w.g.state() // in the state of an error all are denied
-		due, more := w.due(is != was || is == state{}, w.g.cfg.Clock())
-		if !more {
+	for {
+		select {
+		case <-idle:
 			return
+		case <-ticker.C:
 		}
+		is, _, _ := w.g.state() // in the state of an error all are denied
+		all := is != was || is == state{}
 		was = is
 		var ended []*refusal
-		for _, s := range due {
+		for _, s := range w.due(all, w.g.cfg.Clock()) {
 			if err := s.mayGoOn(); err != nil {
 				if r := s.end(err); r != nil {
 					ended = append(ended, r)
@@ -75,25 +80,21 @@ func (w *watch) run() {
 		if len(ended) > 0 {
 			go func() { // a slow sink delays no other stream's end
 				for _, r := range ended {
-					w.g.audit.Refuse(context.Background(), r.event, r.cause)
+					r.record(context.Background())
 				}
 			}()
 		}
 	}
 }
 
-// due returns the streams that are to be asked, and whether there are any.
-func (w *watch) due(all bool, now time.Time) (due []stream, more bool) {
+// due returns the streams that are to be asked.
+func (w *watch) due(all bool, now time.Time) (due []stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.open) == 0 {
-		w.running = false
-		return nil, false
-	}
 	for s, until := range w.open {
 		if all || s.isTimed() || !now.Before(until) {
 			due = append(due, s)
 		}
 	}
-	return due, true
+	return due
 }

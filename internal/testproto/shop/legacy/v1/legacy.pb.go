@@ -509,6 +509,166 @@ func (x *WrongBelow) GetAll() []*WrongKind {
 	return nil
 }
 
+type GetWrongRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        *int64                 `protobuf:"varint,1,opt,name=number" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetWrongRequest) Reset() {
+	*x = GetWrongRequest{}
+	mi := &file_shop_legacy_v1_legacy_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetWrongRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetWrongRequest) ProtoMessage() {}
+
+func (x *GetWrongRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shop_legacy_v1_legacy_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetWrongRequest.ProtoReflect.Descriptor instead.
+func (*GetWrongRequest) Descriptor() ([]byte, []int) {
+	return file_shop_legacy_v1_legacy_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetWrongRequest) GetNumber() int64 {
+	if x != nil && x.Number != nil {
+		return *x.Number
+	}
+	return 0
+}
+
+type GetWrongResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetWrongResponse) Reset() {
+	*x = GetWrongResponse{}
+	mi := &file_shop_legacy_v1_legacy_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetWrongResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetWrongResponse) ProtoMessage() {}
+
+func (x *GetWrongResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shop_legacy_v1_legacy_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetWrongResponse.ProtoReflect.Descriptor instead.
+func (*GetWrongResponse) Descriptor() ([]byte, []int) {
+	return file_shop_legacy_v1_legacy_proto_rawDescGZIP(), []int{12}
+}
+
+type GetExemptRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TenantId      *string                `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetExemptRequest) Reset() {
+	*x = GetExemptRequest{}
+	mi := &file_shop_legacy_v1_legacy_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetExemptRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetExemptRequest) ProtoMessage() {}
+
+func (x *GetExemptRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shop_legacy_v1_legacy_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetExemptRequest.ProtoReflect.Descriptor instead.
+func (*GetExemptRequest) Descriptor() ([]byte, []int) {
+	return file_shop_legacy_v1_legacy_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetExemptRequest) GetTenantId() string {
+	if x != nil && x.TenantId != nil {
+		return *x.TenantId
+	}
+	return ""
+}
+
+type GetExemptResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetExemptResponse) Reset() {
+	*x = GetExemptResponse{}
+	mi := &file_shop_legacy_v1_legacy_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetExemptResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetExemptResponse) ProtoMessage() {}
+
+func (x *GetExemptResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shop_legacy_v1_legacy_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetExemptResponse.ProtoReflect.Descriptor instead.
+func (*GetExemptResponse) Descriptor() ([]byte, []int) {
+	return file_shop_legacy_v1_legacy_proto_rawDescGZIP(), []int{14}
+}
+
 var file_shop_legacy_v1_legacy_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*Record)(nil),
@@ -575,7 +735,16 @@ const file_shop_legacy_v1_legacy_proto_rawDesc = "" +
 	"\x01a\x18\x01 \x01(\tB\x06\xa2\xe2\x18\x020\x01R\x01a\"9\n" +
 	"\n" +
 	"WrongBelow\x12+\n" +
-	"\x03all\x18\x01 \x03(\v2\x19.shop.legacy.v1.WrongKindR\x03all:;\n" +
+	"\x03all\x18\x01 \x03(\v2\x19.shop.legacy.v1.WrongKindR\x03all\"1\n" +
+	"\x0fGetWrongRequest\x12\x1e\n" +
+	"\x06number\x18\x01 \x01(\x03B\x06\xa2\xe2\x18\x02\b\x01R\x06number\"\x12\n" +
+	"\x10GetWrongResponse\"7\n" +
+	"\x10GetExemptRequest\x12#\n" +
+	"\ttenant_id\x18\x01 \x01(\tB\x06\xa2\xe2\x18\x02\b\x01R\btenantId\"\x13\n" +
+	"\x11GetExemptResponse2\xb7\x01\n" +
+	"\fWrongService\x12M\n" +
+	"\bGetWrong\x12\x1f.shop.legacy.v1.GetWrongRequest\x1a .shop.legacy.v1.GetWrongResponse\x12X\n" +
+	"\tGetExempt\x12 .shop.legacy.v1.GetExemptRequest\x1a!.shop.legacy.v1.GetExemptResponse\"\x06\xa2\xe2\x18\x02\b\x01:;\n" +
 	"\ttenant_id\x12\x16.shop.legacy.v1.Record\x18d \x01(\tB\x06\xa2\xe2\x18\x02\b\x01R\btenantId:C\n" +
 	"\x05owner\x12\x16.shop.legacy.v1.Record\x18e \x01(\v2\x15.shop.legacy.v1.OwnerR\x05owner:,\n" +
 	"\x05plain\x12\x16.shop.legacy.v1.Record\x18f \x01(\tR\x05plainBMZKgithub.com/tenantmesh/tenantmesh/internal/testproto/shop/legacy/v1;legacyv1"
@@ -592,31 +761,39 @@ func file_shop_legacy_v1_legacy_proto_rawDescGZIP() []byte {
 	return file_shop_legacy_v1_legacy_proto_rawDescData
 }
 
-var file_shop_legacy_v1_legacy_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_shop_legacy_v1_legacy_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_shop_legacy_v1_legacy_proto_goTypes = []any{
-	(*Record)(nil),       // 0: shop.legacy.v1.Record
-	(*Owner)(nil),        // 1: shop.legacy.v1.Owner
-	(*WrongKind)(nil),    // 2: shop.legacy.v1.WrongKind
-	(*WrongBoth)(nil),    // 3: shop.legacy.v1.WrongBoth
-	(*WrongPattern)(nil), // 4: shop.legacy.v1.WrongPattern
-	(*WrongSegment)(nil), // 5: shop.legacy.v1.WrongSegment
-	(*WrongKeys)(nil),    // 6: shop.legacy.v1.WrongKeys
-	(*WrongFill)(nil),    // 7: shop.legacy.v1.WrongFill
-	(*WrongEmpty)(nil),   // 8: shop.legacy.v1.WrongEmpty
-	(*WrongAbove)(nil),   // 9: shop.legacy.v1.WrongAbove
-	(*WrongBelow)(nil),   // 10: shop.legacy.v1.WrongBelow
+	(*Record)(nil),            // 0: shop.legacy.v1.Record
+	(*Owner)(nil),             // 1: shop.legacy.v1.Owner
+	(*WrongKind)(nil),         // 2: shop.legacy.v1.WrongKind
+	(*WrongBoth)(nil),         // 3: shop.legacy.v1.WrongBoth
+	(*WrongPattern)(nil),      // 4: shop.legacy.v1.WrongPattern
+	(*WrongSegment)(nil),      // 5: shop.legacy.v1.WrongSegment
+	(*WrongKeys)(nil),         // 6: shop.legacy.v1.WrongKeys
+	(*WrongFill)(nil),         // 7: shop.legacy.v1.WrongFill
+	(*WrongEmpty)(nil),        // 8: shop.legacy.v1.WrongEmpty
+	(*WrongAbove)(nil),        // 9: shop.legacy.v1.WrongAbove
+	(*WrongBelow)(nil),        // 10: shop.legacy.v1.WrongBelow
+	(*GetWrongRequest)(nil),   // 11: shop.legacy.v1.GetWrongRequest
+	(*GetWrongResponse)(nil),  // 12: shop.legacy.v1.GetWrongResponse
+	(*GetExemptRequest)(nil),  // 13: shop.legacy.v1.GetExemptRequest
+	(*GetExemptResponse)(nil), // 14: shop.legacy.v1.GetExemptResponse
 }
 var file_shop_legacy_v1_legacy_proto_depIdxs = []int32{
-	2, // 0: shop.legacy.v1.WrongBelow.all:type_name -> shop.legacy.v1.WrongKind
-	0, // 1: shop.legacy.v1.tenant_id:extendee -> shop.legacy.v1.Record
-	0, // 2: shop.legacy.v1.owner:extendee -> shop.legacy.v1.Record
-	0, // 3: shop.legacy.v1.plain:extendee -> shop.legacy.v1.Record
-	1, // 4: shop.legacy.v1.owner:type_name -> shop.legacy.v1.Owner
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	4, // [4:5] is the sub-list for extension type_name
-	1, // [1:4] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2,  // 0: shop.legacy.v1.WrongBelow.all:type_name -> shop.legacy.v1.WrongKind
+	0,  // 1: shop.legacy.v1.tenant_id:extendee -> shop.legacy.v1.Record
+	0,  // 2: shop.legacy.v1.owner:extendee -> shop.legacy.v1.Record
+	0,  // 3: shop.legacy.v1.plain:extendee -> shop.legacy.v1.Record
+	1,  // 4: shop.legacy.v1.owner:type_name -> shop.legacy.v1.Owner
+	11, // 5: shop.legacy.v1.WrongService.GetWrong:input_type -> shop.legacy.v1.GetWrongRequest
+	13, // 6: shop.legacy.v1.WrongService.GetExempt:input_type -> shop.legacy.v1.GetExemptRequest
+	12, // 7: shop.legacy.v1.WrongService.GetWrong:output_type -> shop.legacy.v1.GetWrongResponse
+	14, // 8: shop.legacy.v1.WrongService.GetExempt:output_type -> shop.legacy.v1.GetExemptResponse
+	7,  // [7:9] is the sub-list for method output_type
+	5,  // [5:7] is the sub-list for method input_type
+	4,  // [4:5] is the sub-list for extension type_name
+	1,  // [1:4] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_shop_legacy_v1_legacy_proto_init() }
@@ -630,9 +807,9 @@ func file_shop_legacy_v1_legacy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shop_legacy_v1_legacy_proto_rawDesc), len(file_shop_legacy_v1_legacy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   15,
 			NumExtensions: 3,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_shop_legacy_v1_legacy_proto_goTypes,
 		DependencyIndexes: file_shop_legacy_v1_legacy_proto_depIdxs,
