@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -40,7 +41,8 @@ type bubble struct {
 	handler func(context.Context)
 }
 
-// newBubble returns a mesh whose SVIDs live for ttl; claims live for 4 minutes.
+// newBubble returns a mesh. With a ttl, the server's SVID lives that long, and is
+// not renewed; without, SVIDs live for an hour. Claims live for 4 minutes.
 func newBubble(t *testing.T, ttl time.Duration) *bubble {
 	b := &bubble{t: t, policy: new(source), audit: newTrail(), handler: func(context.Context) {}}
 	for name, d := range map[string]**devdomain.Domain{"prod.example": &b.domain, "partner.example": &b.partner} {
@@ -55,7 +57,15 @@ func newBubble(t *testing.T, ttl time.Duration) *bubble {
 	b.policy.p.Store(parsePolicy(t, document))
 	b.self = b.workload(b.domain, id("target"))
 	b.lis = bufconn.Listen(1 << 20)
-	srv := grpc.NewServer(b.guard(b.self, b.audit).ServerOptions()...)
+	var src svid.Snapshotter = b.self
+	if ttl > 0 {
+		own, err := b.domain.Issue(id("target"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		src = fixed{own, x509bundle.NewSet(b.domain.Bundle())}
+	}
+	srv := grpc.NewServer(b.guard(src, b.audit).ServerOptions()...)
 	grpc_testing.RegisterTestServiceServer(srv, &idle{b: b})
 	go func() { _ = srv.Serve(b.lis) }()
 	t.Cleanup(srv.Stop)
