@@ -344,14 +344,13 @@ func TestDeafHandler(t *testing.T) {
 	})
 }
 
-// TestSlowSink: a sink that hangs delays no end of a stream.
+// TestSlowSink: a sink that hangs delays the end of no other stream.
 func TestSlowSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 0)
-		cc := b.unwatched(b.workload(b.domain, id("gateway")))
 		var streams []grpc_testing.TestService_FullDuplexCallClient
-		for range 3 {
-			s, err := grpc_testing.NewTestServiceClient(cc).FullDuplexCall(t.Context())
+		for _, w := range []*devdomain.Workload{b.workload(b.partner, "spiffe://partner.example/app"), b.workload(b.domain, id("gateway"))} {
+			s, err := grpc_testing.NewTestServiceClient(b.unwatched(w)).FullDuplexCall(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -359,14 +358,14 @@ func TestSlowSink(t *testing.T) {
 		}
 		synctest.Wait()
 		b.audit.hang()
-		b.policy.p.Store(parsePolicy(t, strings.Replace(document, "acme-uid-1", "acme-uid-2", 1)))
-		if err := ends(func() (err error) {
-			for _, s := range streams {
-				_, err = s.Recv()
+		doc := document
+		for i, change := range [][2]string{{"spiffe://partner.example/app", "spiffe://partner.example/other"}, {"acme-uid-1", "acme-uid-2"}} {
+			doc = strings.Replace(doc, change[0], change[1], 1)
+			b.policy.p.Store(parsePolicy(t, doc))
+			want := []tenant.Reason{tenant.WorkloadUnknown, tenant.TenantReplaced}[i]
+			if err := ends(func() error { _, err := streams[i].Recv(); return err }); interceptors.ReasonOf(err) != want {
+				t.Errorf("S2 stream %d: %v, want %s", i, err, want)
 			}
-			return err
-		}); interceptors.ReasonOf(err) != tenant.TenantReplaced {
-			t.Errorf("S2 got %v", err)
 		}
 		time.Sleep(time.Minute) //nolint:forbidigo // The bubble's time, in which the sink's runs out.
 	})
