@@ -33,8 +33,12 @@ func (r *Reloader) load(files Files, name, shown string) (*Policy, error) {
 		return nil, err
 	}
 	for range maxLoads {
+		digest, err := files.Digest(name)
+		if err != nil {
+			return nil, err
+		}
 		for _, l := range []*loaded{&r.good, &r.bad} {
-			if l.holds(files, path.Dir(name)) {
+			if l.holds(files, path.Dir(name), digest) {
 				return l.policy, l.err
 			}
 		}
@@ -50,12 +54,16 @@ func (r *Reloader) load(files Files, name, shown string) (*Policy, error) {
 	return nil, errors.New("the policy's files changed each time that they were read")
 }
 
-// holds reports whether the files are still those that were read.
-func (l *loaded) holds(files Files, dir string) bool {
-	for _, p := range l.parts {
+// holds reports whether the document, whose digest is given, and its
+// tenants_file are still those that were read.
+func (l *loaded) holds(files Files, dir string, digest [sha256.Size]byte) bool {
+	if len(l.parts) == 0 || l.parts[0].digest != digest {
+		return false
+	}
+	for _, p := range l.parts[1:] {
 		if now, err := files.Digest(path.Join(dir, p.name)); err != nil || now != p.digest {
 			return false
 		}
 	}
-	return len(l.parts) > 0
+	return true
 }

@@ -239,6 +239,8 @@ func TestWatch(t *testing.T) {
 		if n := r.alarms(); n != 0 {
 			t.Errorf("%d alarms", n)
 		}
+		pass(time.Hour)
+		inForce(t, w, 0)
 	}, WithMaxStale(time.Hour))
 
 	watched(t, "P1 an origin that hangs does not keep a policy in force", func(t *testing.T, w *Watcher, o *fakeOrigin, _ records) {
