@@ -112,7 +112,7 @@ func (o *fileOrigin) event(ctx context.Context, d time.Duration) bool {
 		return false
 	case <-o.events:
 		return true
-	case <-o.errors:
+	case <-o.errors: //nolint:errcheck // whatever it is
 		return true
 	}
 }

@@ -32,7 +32,7 @@ func ExampleWatchFile() {
 		fmt.Println(err)
 		return
 	}
-	defer w.Close() //nolint:errcheck // the program ends
+	defer w.Close()
 	acme, err := tenant.ParseID("acme")
 	if err != nil {
 		fmt.Println(err)
