@@ -86,7 +86,7 @@ generated: $(STAMP)
 	@echo $@; \
 	new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
 	$(BIN)/buf generate -o "$$new"; \
-	for d in proto examples/proto; do diff -r -x '*.proto' -x '*.md' $$d "$$new/$$d"; done || { echo "generated code is not current, run make generate"; exit 1; }
+	for d in proto examples/proto internal/testproto; do diff -r -x '*.proto' -x '*.md' $$d "$$new/$$d"; done || { echo "generated code is not current, run make generate"; exit 1; }
 
 .PHONY: generate
 generate: $(STAMP) ## Generates Go from the .proto files.
@@ -95,6 +95,10 @@ generate: $(STAMP) ## Generates Go from the .proto files.
 .PHONY: mutants
 mutants: ## Takes out one check at a time and demands that its test goes red; ONLY=H1 picks some.
 	@go run ./e2e/mutants -only '$(ONLY)'
+
+.PHONY: mutation
+mutation: ## Changes one operator at a time in the packages that decide, and scores their tests; ONLY=hop picks one.
+	@go run ./e2e/internal/mutation -only '$(ONLY)'
 
 .PHONY: model
 model: ## Searches the protocol's model for attacks, with all checks and without some.

@@ -44,13 +44,17 @@ type row struct {
 var table = []row{
 	{pkg: "proto/tenantmesh/v1", imports: protobuf, noGRPC: true},
 	{pkg: "proto/tenantmesh/...", imports: grpc},
-	{pkg: "internal/mint", noGRPC: true},
+	{pkg: "internal/mint", imports: spiffeID, noGRPC: true},
 	{pkg: "tenant", imports: spiffeID, noGRPC: true},
+	{pkg: "internal/fields", imports: protobuf, noGRPC: true},
+	{pkg: "internal/testproto/...", imports: grpc}, // only for tests
 	{pkg: "internal/leaf", imports: spiffe, noGRPC: true},
 	{pkg: "svid", imports: slices.Concat(grpc, spiffe)},
-	{pkg: "svid/devdomain", imports: slices.Concat(grpc, spiffe)},
+	{pkg: "svid/devdomain", imports: slices.Concat(grpc, spiffe, []string{"github.com/go-jose/go-jose/v4"})},
 	{pkg: "internal/claimed", noGRPC: true},
-	{pkg: "internal/vectors", noGRPC: true}, // only for tests
+	// These two are only for tests.
+	{pkg: "internal/vectors", noGRPC: true},
+	{pkg: "internal/attacktest", imports: append([]string{"golang.org/x/net/http2"}, grpc...)},
 	// cryptobyte reads and writes the DER of a signature strictly.
 	{pkg: "hop", imports: slices.Concat(protobuf, spiffeID, []string{
 		"github.com/spiffe/go-spiffe/v2/svid", "github.com/spiffe/go-spiffe/v2/bundle", "golang.org/x/crypto/cryptobyte",
@@ -81,6 +85,8 @@ var importers = map[string][]string{
 	"internal/mint": {"tenant", "interceptors"},
 	// The checks of an X.509-SVID.
 	"internal/leaf": {"svid", "svid/devdomain", "hop", "policy", "interceptors"},
+	// What a .proto says of its fields.
+	"internal/fields": {"interceptors"},
 	// The headers by which clients name a tenant: only for audit.
 	"internal/claimed": {"hop", "interceptors", "edge"},
 }

@@ -56,20 +56,31 @@ type Event struct {
 	Method string
 	// Rule names the policy rules that decided, as file:line.
 	Rule string
-	// Claimed names the tenant that a client asserted by other means (a
-	// header such as x-tenant-id) and that was ignored, if it differs.
+	// Policy is the version of the policy that decided.
+	Policy string
+	// Field names the field of a message that was at fault.
+	Field string
+	// Alarm says that a message of another tenant was about to leave: the program
+	// that made it is wrong.
+	Alarm bool
+	// Observe says that decisions about the method are not enforced: a call
+	// that is denied here ran all the same.
+	Observe bool
+	// Claimed names the other tenants that a client asserted by other means (a
+	// header such as x-tenant-id) and that were ignored, separated by ", ": eight at
+	// most, then "(more)", then "(not a tenant ID)" for what is none.
 	Claimed string
 }
 
 // Sink takes events. Record returns once the event is as safe as the sink
-// promises. If it fails, a call that was to be allowed is refused with
-// [tenant.AuditUnavailable]. A Sink must be safe for concurrent use.
+// promises, and fails when ctx ends. If it fails, a call that was to be allowed is
+// refused with [tenant.AuditUnavailable]. A Sink must be safe for concurrent use.
 type Sink interface {
 	Record(ctx context.Context, e Event) error
 }
 
 // NewSlog returns a Sink that writes each event as one record of h, at level
-// Info if allowed and Warn if denied. With [slog.NewJSONHandler] an event is a
+// Info if allowed, Warn if denied and Error for an alarm. With [slog.NewJSONHandler] an event is a
 // line of JSON.
 func NewSlog(h slog.Handler) Sink { return slogSink{h} }
 
@@ -77,8 +88,11 @@ type slogSink struct{ h slog.Handler }
 
 func (s slogSink) Record(ctx context.Context, e Event) error {
 	level := slog.LevelWarn
-	if e.Allowed {
+	switch {
+	case e.Allowed:
 		level = slog.LevelInfo
+	case e.Alarm:
+		level = slog.LevelError
 	}
 	r := slog.NewRecord(e.Time, level, "tenantmesh decision", 0)
 	r.AddAttrs(e.attrs()...)
@@ -96,10 +110,18 @@ func (e Event) attrs() []slog.Attr {
 	for _, f := range []struct{ name, value string }{
 		{"reason", string(e.Reason)}, {"detail", e.Detail},
 		{"tenant", e.Tenant}, {"sub", e.Subject}, {"txn", e.Transaction},
-		{"peer", e.Peer}, {"method", e.Method}, {"rule", e.Rule}, {"claimed_tenant", e.Claimed},
+		{"peer", e.Peer}, {"method", e.Method}, {"rule", e.Rule}, {"policy", e.Policy}, {"field", e.Field}, {"claimed_tenant", e.Claimed},
 	} {
 		if f.value != "" {
 			attrs = append(attrs, slog.String(f.name, f.value))
+		}
+	}
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"alarm", e.Alarm}, {"observe", e.Observe}} {
+		if f.set {
+			attrs = append(attrs, slog.Bool(f.name, true))
 		}
 	}
 	if len(e.Path) > 0 {

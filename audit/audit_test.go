@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/audit"
@@ -66,3 +68,74 @@ type failing struct {
 }
 
 func (f failing) Handle(context.Context, slog.Record) error { return f.err }
+
+// keeping is a sink that keeps the last event and the context's error.
+type keeping struct {
+	last audit.Event
+	wait bool // for the context's end
+	err  error
+}
+
+func (k *keeping) Record(ctx context.Context, e audit.Event) error {
+	k.last = e
+	if k.wait {
+		<-ctx.Done()
+	}
+	k.err = ctx.Err()
+	return k.err
+}
+
+func TestRecorder(t *testing.T) {
+	at := time.Unix(1700000000, 0)
+	clock := func() time.Time { return at }
+	why := tenant.Deny(tenant.SignerNotPeer, "by another").AtHop(1)
+	why.Rule = "p.yaml:7"
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+
+	t.Run("E2 a caller who gives up stops no recording", func(t *testing.T) {
+		sink := new(keeping)
+		r := audit.Recorder{Sink: sink, Clock: clock}
+		if err := r.Allow(gone, audit.Event{Method: "/a.B/C", Rule: "p.yaml:3"}); err != nil || sink.err != nil {
+			t.Errorf("Allow: %v, the sink's context: %v", err, sink.err)
+		}
+		if e := sink.last; !e.Allowed || e.Reason != "" || e.Method != "/a.B/C" || e.Rule != "p.yaml:3" || !e.Time.Equal(at) || e.DecisionID == "" {
+			t.Errorf("got %+v", e)
+		}
+		before := sink.last.DecisionID
+		id := r.Refuse(gone, audit.Event{Allowed: true, Rule: "p.yaml:3"}, why)
+		if e := sink.last; e.Allowed || e.Reason != tenant.SignerNotPeer || e.Rule != "p.yaml:7" || !strings.Contains(e.Detail, "(hop 1): by another") ||
+			e.DecisionID != id || id == before || sink.err != nil {
+			t.Errorf("got %+v, %v", e, sink.err)
+		}
+	})
+	t.Run("E2 a sink that hangs has five seconds", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			r := audit.Recorder{Sink: &keeping{wait: true}, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+			start := time.Now()
+			if err := r.Allow(t.Context(), audit.Event{}); tenant.ReasonOf(err) != tenant.AuditUnavailable || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Allow: %v", err)
+			}
+			id := r.Refuse(t.Context(), audit.Event{}, why)
+			if took := time.Since(start); took != 10*time.Second {
+				t.Errorf("two took %s", took)
+			}
+			if !strings.Contains(log.String(), "reason=SIGNER_NOT_PEER decision_id="+id) {
+				t.Errorf("the log has %q", &log)
+			}
+		})
+	})
+	t.Run("E2 the zero Recorder allows nothing", func(t *testing.T) {
+		defer func(l *slog.Logger) { slog.SetDefault(l) }(slog.Default())
+		var log bytes.Buffer
+		slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+		var r audit.Recorder
+		if err := r.Allow(t.Context(), audit.Event{}); tenant.ReasonOf(err) != tenant.AuditUnavailable {
+			t.Errorf("Allow: %v", err)
+		}
+		if id := r.Refuse(t.Context(), audit.Event{}, why); id == "" || !strings.Contains(log.String(), id) {
+			t.Errorf("the log has %q", &log)
+		}
+	})
+}

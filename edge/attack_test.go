@@ -139,6 +139,7 @@ func attacks(is, two *issuer) []attack {
 		{"T4 payload not an object", sign(header, `["acme"]`), tenant.TokenMalformed, false},
 		{"T4 payload null", sign(header, `null`), tenant.TokenClaimMissing, false},
 		{"T4 header null", sign(`null`, payload), tenant.TokenMalformed, false},
+		{"T4 a header with a name that is no text", sign(`{1:2}`, payload), tenant.TokenMalformed, false},
 		{"T4 two payloads", sign(header, payload+payload), tenant.TokenMalformed, false},
 		{"T4 payload not UTF-8", with("\"x\":\"\xff\""), tenant.TokenMalformed, false},
 		{"T4 lone surrogate", is.headedWith(`"sub":"\ud800x"`), tenant.TokenMalformed, false},

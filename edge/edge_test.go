@@ -15,6 +15,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,8 +26,23 @@ import (
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/edge"
 	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
+
+// TestMain demands that each line of the attack catalogue that this package is
+// about ran over all four shapes.
+func TestMain(m *testing.M) {
+	os.Exit(attacktest.Main(&account, m, shapes, "T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10", "M2", "M3", "M6"))
+}
+
+var account attacktest.Account
+
+// each runs f over all four shapes, as subtests of name.
+func each(t *testing.T, name string, f func(*testing.T, shape)) {
+	t.Helper()
+	attacktest.Run(&account, t, name, shapes, f)
+}
 
 const (
 	audience = "https://api.example"

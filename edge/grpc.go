@@ -3,13 +3,13 @@ package edge
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/interceptors"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -18,8 +18,8 @@ import (
 // clients call with a bearer token, as the metadata key authorization. It does
 // for calls what [HTTP] does for requests, to their metadata too. A token that
 // is not accepted is UNAUTHENTICATED with a fixed text, or UNAVAILABLE if the
-// issuer's keys cannot be had. A refusal that the handler returns, such as the
-// error of [tenant.Require], becomes a status too, and is recorded.
+// issuer's keys cannot be had. A refusal that the handler returns becomes a status
+// too, and is recorded; that of [tenant.Require] does whatever the handler returns.
 //
 // Such a listener is a server of its own, beside the one with the guard's
 // options. It panics if v or o is nil.
@@ -31,8 +31,8 @@ func UnaryServerInterceptor(v *Verifier, o Originator) grpc.UnaryServerIntercept
 			return nil, err
 		}
 		resp, err := handler(c.ctx, req)
-		if err != nil {
-			return nil, c.answered(err)
+		if err := c.answered(err); err != nil {
+			return nil, err
 		}
 		return resp, nil
 	}
@@ -40,7 +40,8 @@ func UnaryServerInterceptor(v *Verifier, o Originator) grpc.UnaryServerIntercept
 
 // StreamServerInterceptor is [UnaryServerInterceptor] for streams. The token is
 // checked when the stream opens. Once the token or the tenant context made of
-// it has expired, no message is received or sent any more, and that is recorded.
+// it has expired, no message is received or sent any more; the stream ends with
+// that, whatever the handler returns, and it is recorded.
 func StreamServerInterceptor(v *Verifier, o Originator) grpc.StreamServerInterceptor {
 	mustHave(v, o)
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
@@ -64,6 +65,8 @@ type call struct {
 	ctx context.Context // holds the tenant
 	r   request
 	d   verdict
+
+	expired atomic.Bool // the token, on an open stream
 }
 
 // call lets a call in, or returns the status that refuses it.
@@ -75,18 +78,28 @@ func (v *Verifier) call(ctx context.Context, o Originator, method string) (*call
 	if err != nil {
 		return nil, noRetry(stripped, statusOf(err, d.proven))
 	}
-	return &call{v, out, r, d}, nil
+	return &call{v: v, ctx: out, r: r, d: d}, nil
 }
 
-// answered turns a refusal that the handler returns into a status, and records
-// it: what a stream ended with, or what a handler asked package tenant for.
+// answered returns how a call ends whose handler returned err: with its
+// refusal, if it was refused since, whatever the handler made of it.
 func (c *call) answered(err error) error {
 	var e *tenant.Error
-	if !errors.As(err, &e) {
+	if refused := c.refused(); refused != nil {
+		e = asError(refused)
+	} else if !errors.As(err, &e) {
 		return err
 	}
-	_ = c.v.record(c.ctx, c.r, c.d, audit.Event{Reason: e.Reason, Detail: e.Detail, Rule: e.Rule}) // refused whether or not it is recorded
+	c.v.audit().Refuse(c.ctx, c.r.event(c.d), e)
 	return noRetry(c.ctx, interceptors.Status(e))
+}
+
+// refused returns why the call was refused after it had been let in, or nil.
+func (c *call) refused() error {
+	if c.expired.Load() {
+		return tenant.Deny(tenant.TokenExpired, "expired on an open stream")
+	}
+	return tenant.Refused(c.ctx)
 }
 
 // noRetry tells the client not to retry what is unavailable (gRFC A6).
@@ -122,14 +135,16 @@ func (s *stream) SendMsg(m any) error {
 // valid says whether the token, and the context that was made of it, still are.
 func (c *call) valid() error {
 	if !c.v.cfg.Clock().Before(c.d.claims.Expires.Add(c.v.cfg.Leeway)) {
-		return tenant.Deny(tenant.TokenExpired, "expired on an open stream")
+		c.expired.Store(true)
 	}
-	if _, ok := tenant.FromContext(c.ctx); ok {
-		if _, err := tenant.Require(c.ctx); err != nil {
-			return asError(err)
-		}
+	if err := c.refused(); err != nil {
+		return err
 	}
-	return nil
+	if _, ok := tenant.FromContext(c.ctx); !ok {
+		return nil // the Originator is not a guard
+	}
+	_, err := tenant.Require(c.ctx)
+	return err
 }
 
 // statusOf returns the status of a refusal. A client whose token the issuer did

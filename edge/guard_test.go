@@ -23,6 +23,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/edge"
 	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
@@ -216,7 +217,7 @@ func (s *far) FullDuplexCall(ss testpb.TestService_FullDuplexCallServer) error {
 	if err := s.saw(ss.Context()); err != nil {
 		return err
 	}
-	return ignoreEOF(s.service.FullDuplexCall(ss))
+	return s.service.FullDuplexCall(ss)
 }
 
 // proxy is the gateway's service on gRPC.
@@ -402,15 +403,13 @@ func TestGuardRefuses(t *testing.T) {
 			}
 			wantEvents(t, g.gateway.sink.take(), denied)
 		})
-		for _, s := range shapes {
-			t.Run(c.name+"/"+s.method, func(t *testing.T) {
-				err := s.call(bearing(t, c.token), g.grpc)
-				if status.Code(err) != codes.PermissionDenied || interceptors.ReasonOf(err) != c.want {
-					t.Errorf("status is %v, want %s", err, c.want)
-				}
-				wantEvents(t, g.gateway.sink.take(), denied)
-			})
-		}
+		each(t, c.name, func(t *testing.T, s shape) {
+			err := s.call(bearing(t, c.token), g.grpc)
+			if status.Code(err) != codes.PermissionDenied || interceptors.ReasonOf(err) != c.want {
+				t.Errorf("status is %v, want %s", err, c.want)
+			}
+			wantEvents(t, g.gateway.sink.take(), denied)
+		})
 	}
 	t.Run("T9 a context that holds a chain already", func(t *testing.T) {
 		again := edge.HTTP(g.gateway.v, g.guard, g.next)
@@ -522,49 +521,103 @@ func TestGuardHandlerRefuses(t *testing.T) {
 		told tenant.Reason
 		want tenant.Reason
 	}{
-		{"a record of another tenant", func(ctx context.Context) error { return tenant.Owns(ctx, globex) }, codes.NotFound, "", tenant.TenantMismatch},
-		{"no context", func(context.Context) error {
+		{"D4 a record of another tenant", func(ctx context.Context) error { return tenant.Owns(ctx, globex) }, codes.NotFound, "", tenant.TenantMismatch},
+		{"M6 no context, in an error with secrets", func(context.Context) error {
 			_, err := tenant.Require(context.Background())
 			return fmt.Errorf("%s: %w", canary, err)
 		}, codes.Unauthenticated, tenant.ContextMissing, tenant.ContextMissing},
 		{"an error of others", func(context.Context) error { return status.Error(codes.Aborted, "try again") }, codes.Aborted, "", ""},
 	} {
-		client := serveWith(t, g.gateway.v, g.guard, &asking{ask: c.ask})
-		for _, s := range shapes {
-			t.Run(c.name+"/"+s.method, func(t *testing.T) {
+		client := serveWith(t, g.gateway.v, g.guard, &asking{ask: func(ctx context.Context, _, _ func() error) error { return c.ask(ctx) }})
+		each(t, c.name, func(t *testing.T, s shape) {
+			err := s.call(bearing(t, g.token(nil)), client)
+			if status.Code(err) != c.code || interceptors.ReasonOf(err) != c.told {
+				t.Errorf("status is %v, want %v with %q", err, c.code, c.told)
+			}
+			noLeak(t, "", status.Convert(err).String())
+			want := []audit.Event{{Point: audit.Originate, Allowed: true, Tenant: "acme"}}
+			if c.want != "" {
+				want = append(want, audit.Event{Point: audit.Edge, Reason: c.want, Tenant: "acme", Method: "/grpc.testing.TestService/" + s.method})
+			}
+			wantEvents(t, g.gateway.sink.take(), want...)
+		})
+	}
+}
+
+// What was refused in a call behind the edge is how the call ends, whatever the
+// handler makes of it, and on a stream no message passes any more.
+func TestGuardCareless(t *testing.T) {
+	g := newGuarded(t)
+	var (
+		expire func(time.Duration)
+		thing  func(ctx context.Context, recv, send func() error) error
+		answer func(error) error
+	)
+	client := serveWith(t, g.gateway.v, g.guard, &asking{ask: func(ctx context.Context, recv, send func() error) error {
+		expire(2 * time.Hour)
+		err := thing(ctx, recv, send)
+		expire(-2 * time.Hour)
+		if err == nil || send != nil && send() == nil {
+			return status.Error(codes.OutOfRange, "what was to be refused was not")
+		}
+		return answer(err)
+	}})
+	ofClaims, ofToken := g.own.Add, g.gateway.clock.Add
+	for _, c := range []struct {
+		name   string
+		expire func(time.Duration)
+		shapes []shape
+		thing  func(ctx context.Context, recv, send func() error) error
+		want   tenant.Reason
+	}{
+		{"T9 Require refused", ofClaims, shapes, func(ctx context.Context, _, _ func() error) error {
+			_, err := tenant.Require(ctx)
+			return err
+		}, tenant.ContextExpired},
+		{"T9 RecvMsg refused", ofClaims, shapes[2:], func(_ context.Context, recv, _ func() error) error { return recv() }, tenant.ContextExpired},
+		{"T9 SendMsg refused", ofClaims, shapes[1:], func(_ context.Context, _, send func() error) error { return send() }, tenant.ContextExpired},
+		{"T6 RecvMsg refused for the token", ofToken, shapes[2:], func(_ context.Context, recv, _ func() error) error { return recv() }, tenant.TokenExpired},
+		{"T6 SendMsg refused for the token", ofToken, shapes[1:], func(_ context.Context, _, send func() error) error { return send() }, tenant.TokenExpired},
+	} {
+		for name, a := range map[string]func(error) error{
+			"nothing":        func(error) error { return nil },
+			"the error":      func(err error) error { return err },
+			"another status": func(err error) error { return status.Errorf(codes.Aborted, "%v", err) },
+		} {
+			attacktest.Run(&account, t, c.name+", and the handler returns "+name, c.shapes, func(t *testing.T, s shape) {
+				expire, thing, answer = c.expire, c.thing, a
 				err := s.call(bearing(t, g.token(nil)), client)
-				if status.Code(err) != c.code || interceptors.ReasonOf(err) != c.told {
-					t.Errorf("status is %v, want %v with %q", err, c.code, c.told)
+				if status.Code(err) != codes.Unauthenticated || interceptors.ReasonOf(err) != c.want {
+					t.Errorf("the call ends with %v, want %s", err, c.want)
 				}
-				noLeak(t, "", status.Convert(err).String())
-				want := []audit.Event{{Point: audit.Originate, Allowed: true, Tenant: "acme"}}
-				if c.want != "" {
-					want = append(want, audit.Event{Point: audit.Edge, Reason: c.want, Tenant: "acme", Method: "/grpc.testing.TestService/" + s.method})
-				}
-				wantEvents(t, g.gateway.sink.take(), want...)
+				wantEvents(t, g.gateway.sink.take(), audit.Event{Point: audit.Originate, Allowed: true, Tenant: "acme"},
+					audit.Event{Point: audit.Edge, Reason: c.want, Tenant: "acme", Method: "/grpc.testing.TestService/" + s.method})
 			})
 		}
 	}
 }
 
-// asking answers every call with what ask returns.
+// asking answers every call with what ask returns. recv and send are nil where
+// the shape has none.
 type asking struct {
 	testpb.UnimplementedTestServiceServer
-	ask func(context.Context) error
+	ask func(ctx context.Context, recv, send func() error) error
 }
 
 func (a *asking) UnaryCall(ctx context.Context, _ *testpb.SimpleRequest) (*testpb.SimpleResponse, error) {
-	return &testpb.SimpleResponse{}, a.ask(ctx)
+	return &testpb.SimpleResponse{}, a.ask(ctx, nil, nil)
 }
 
 func (a *asking) StreamingOutputCall(_ *testpb.StreamingOutputCallRequest, ss testpb.TestService_StreamingOutputCallServer) error {
-	return a.ask(ss.Context())
+	return a.ask(ss.Context(), nil, func() error { return ss.Send(&testpb.StreamingOutputCallResponse{}) })
 }
 
 func (a *asking) StreamingInputCall(ss testpb.TestService_StreamingInputCallServer) error {
-	return a.ask(ss.Context())
+	return a.ask(ss.Context(), func() error { _, err := ss.Recv(); return err },
+		func() error { return ss.SendAndClose(&testpb.StreamingInputCallResponse{}) })
 }
 
 func (a *asking) FullDuplexCall(ss testpb.TestService_FullDuplexCallServer) error {
-	return a.ask(ss.Context())
+	return a.ask(ss.Context(), func() error { _, err := ss.Recv(); return err },
+		func() error { return ss.Send(&testpb.StreamingOutputCallResponse{}) })
 }

@@ -45,7 +45,7 @@ func asJSON(list ...audit.Event) string {
 }
 
 // wantDenied fails the test unless exactly one denial was recorded, with the reason.
-func (w *world) wantDenied(t *testing.T, token, method string, want tenant.Reason) {
+func (w *world) wantDenied(t *testing.T, token, method string, want tenant.Reason) audit.Event {
 	t.Helper()
 	list := w.sink.take()
 	if len(list) != 1 {
@@ -59,6 +59,7 @@ func (w *world) wantDenied(t *testing.T, token, method string, want tenant.Reaso
 		t.Errorf("the event has unproven claims: %+v", e)
 	}
 	noLeak(t, token, asJSON(e), w.log.String())
+	return e
 }
 
 const fixedBody = `{"title":"Unauthorized","status":401}`
@@ -287,11 +288,19 @@ func (s *contextSink) Record(ctx context.Context, _ audit.Event) error {
 	return s.err
 }
 
-func TestHTTPPanicsWithoutParts(t *testing.T) {
-	defer func() {
-		if recover() == nil {
-			t.Error("no panic")
-		}
-	}()
-	edge.HTTP(nil, new(originator), new(handler))
+func TestPanicsWithoutParts(t *testing.T) {
+	for name, f := range map[string]func(){
+		"HTTP":                    func() { edge.HTTP(nil, new(originator), new(handler)) },
+		"UnaryServerInterceptor":  func() { edge.UnaryServerInterceptor(new(edge.Verifier), nil) },
+		"StreamServerInterceptor": func() { edge.StreamServerInterceptor(nil, new(originator)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			f()
+		})
+	}
 }

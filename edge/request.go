@@ -2,10 +2,8 @@ package edge
 
 import (
 	"context"
-	"crypto/rand"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
@@ -29,9 +27,13 @@ type request struct {
 	headers headers
 }
 
-// recordTimeout bounds the recording of one event, which the caller's
-// cancellation does not stop.
-const recordTimeout = 5 * time.Second
+// event returns what an audit event says of the request.
+func (r request) event(d verdict) audit.Event {
+	return audit.Event{
+		Point: audit.Edge, Method: r.method, Proven: d.proven, Tenant: d.tenant, Subject: d.subject,
+		Claimed: claimed.Tenants(r.headers, d.tenant),
+	}
+}
 
 // enter verifies the request's token and originates its claims. It returns what
 // is known about the token even if it is refused.
@@ -40,37 +42,20 @@ func (v *Verifier) enter(ctx context.Context, o Originator, r request) (_ contex
 	if err == nil {
 		d, err = v.verify(ctx, token)
 	}
+	event := r.event(d)
+	if err == nil && event.Claimed != "" {
+		err = v.audit().Allow(ctx, event)
+	}
 	if err != nil {
 		e := asError(err)
-		_ = v.record(ctx, r, d, audit.Event{Reason: e.Reason, Detail: e.Detail}) // refused whether or not it is recorded
+		v.audit().Refuse(ctx, event, e)
 		return ctx, d, e
-	}
-	if other := claimed.Tenant(r.headers, d.tenant); other != "" {
-		if err := v.record(ctx, r, d, audit.Event{Allowed: true, Claimed: other}); err != nil {
-			return ctx, d, tenant.Deny(tenant.AuditUnavailable, "the decision could not be recorded")
-		}
 	}
 	ctx, err = o.Originate(ctx, d.claims)
 	if err != nil {
 		return ctx, d, asError(err)
 	}
 	return ctx, d, nil
-}
-
-// record completes an event and records it.
-func (v *Verifier) record(ctx context.Context, r request, d verdict, e audit.Event) error {
-	if v == nil || v.cfg.Audit == nil {
-		return tenant.Deny(tenant.AuditUnavailable, "no sink")
-	}
-	e.Time, e.DecisionID, e.Point = v.cfg.Clock(), rand.Text(), audit.Edge
-	e.Method, e.Proven, e.Tenant, e.Subject = r.method, d.proven, d.tenant, d.subject
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	err := v.cfg.Audit.Record(ctx, e)
-	if err != nil {
-		v.cfg.Logger.Error("tenantmesh: a decision at the edge could not be recorded", "decision_id", e.DecisionID, "err", err)
-	}
-	return err
 }
 
 // bearer returns the one bearer token (RFC 6750, section 2.1).

@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -63,6 +64,11 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*hop.Claims, error
 		return nil, err
 	}
 	return d.claims, nil
+}
+
+// audit records decisions.
+func (v *Verifier) audit() audit.Recorder {
+	return audit.Recorder{Sink: v.cfg.Audit, Clock: v.cfg.Clock, Logger: v.cfg.Logger}
 }
 
 // verdict is what is known about a token, also if it was refused.

@@ -1,6 +1,11 @@
 package edge_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -114,6 +119,45 @@ func TestOtherClaimNames(t *testing.T) {
 	w.wantReason(t, is.good(nil), tenant.TokenClaimMissing)
 }
 
+// Each algorithm that may be allowed is accepted where it is, and nowhere else.
+func TestAlgorithms(t *testing.T) {
+	p384 := must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
+	p521 := must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader))
+	public, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := newIssuer(t,
+		jwk("rsa", "", rsaKeys[0]().Public()), jwk("p256", "", ecKey().Public()), jwk("p384", "", p384.Public()),
+		jwk("p521", "", p521.Public()), jwk("ed", "", public),
+		json.RawMessage(`{"kty":"OKP","kid":"another","KID":"ed"}`),
+	)
+	tokens := map[string]string{}
+	for _, a := range []struct {
+		alg jose.SignatureAlgorithm
+		kid string
+		key any
+	}{
+		{jose.RS256, "rsa", rsaKeys[0]()}, {jose.RS384, "rsa", rsaKeys[0]()}, {jose.RS512, "rsa", rsaKeys[0]()},
+		{jose.PS256, "rsa", rsaKeys[0]()}, {jose.PS384, "rsa", rsaKeys[0]()}, {jose.PS512, "rsa", rsaKeys[0]()},
+		{jose.ES256, "p256", ecKey()}, {jose.ES384, "p384", p384}, {jose.ES512, "p521", p521}, {jose.EdDSA, "ed", ed},
+	} {
+		tokens[string(a.alg)] = is.token(a.alg, a.kid, a.key, nil)
+	}
+	for allowed := range tokens {
+		w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience, Algorithms: []string{allowed}}}})
+		for alg, token := range tokens {
+			t.Run("T1 "+alg+" where "+allowed+" is allowed", func(t *testing.T) {
+				if alg == allowed {
+					w.wantAccepted(t, token)
+				} else {
+					w.wantReason(t, token, tenant.TokenAlgorithm)
+				}
+			})
+		}
+	}
+}
+
 // T8: what is refused for its size or shape costs at most 64 KiB.
 func TestAllocations(t *testing.T) {
 	w, one, two := mesh(t)
@@ -180,6 +224,7 @@ func TestConfiguration(t *testing.T) {
 		"http on loopback":             issuers(func(i *edge.Issuer) { i.URL = "http://127.0.0.1:1" }),
 		"http JWKS":                    issuers(func(i *edge.Issuer) { i.JWKSURL = "http://login.example/jwks" }),
 		"file JWKS":                    issuers(func(i *edge.Issuer) { i.JWKSURL = "file:///jwks" }),
+		"what is no URL":               issuers(func(i *edge.Issuer) { i.URL = "https://login.example/%zz" }),
 		"no URL":                       issuers(func(i *edge.Issuer) { i.URL = "" }),
 		"URL with user":                issuers(func(i *edge.Issuer) { i.URL = "https://u:p@login.example" }),
 		"URL with query":               issuers(func(i *edge.Issuer) { i.URL = "https://login.example?a" }),

@@ -111,6 +111,27 @@ func (c *Chain) Valid(now time.Time) error {
 	return nil
 }
 
+// Until returns the first time at which [Chain.Valid] fails.
+func (c *Chain) Until() time.Time {
+	if c.claims == nil {
+		return time.Time{}
+	}
+	until := c.claims.Expires
+	for _, h := range c.hops {
+		until = earlier(earlier(until, h.statement.Expires), h.signer.NotAfter)
+	}
+	return until
+}
+
+// Origin returns the parent that claims have which are derived from the chain.
+// A chain that was only begun is no parent: it returns nil.
+func (c *Chain) Origin() *Parent {
+	if len(c.hops) == 0 {
+		return nil
+	}
+	return &Parent{c.claims.Transaction, sha256.Sum256(c.hops[len(c.hops)-1].hop.Statement)}
+}
+
 // Trusted says whether the certificates of all signers chain to the bundles at
 // now. It is to be asked again when the bundles have changed. It fails as
 // [Verify] does for a signer.
@@ -142,8 +163,10 @@ type Handover struct {
 // result for the wire; the chain itself stays as it was. The statement expires
 // with the claims, the hop before it or the signer's certificate, whichever is
 // first. It fails with [tenant.IdentityUnavailable] where that has passed for the
-// certificate, [tenant.ContextExpired], [tenant.ChainTooLong],
-// [tenant.MetadataTooLarge], [tenant.ScopeWidened] or [tenant.MethodNarrowed].
+// certificate or there is none, with [tenant.ChainTooLong],
+// [tenant.MetadataTooLarge], [tenant.ScopeWidened] or [tenant.MethodNarrowed], as
+// [Chain.Valid] and [Statement.Marshal] do, with [tenant.KeyUnsupported], and with
+// [tenant.Internal] where the key does not sign.
 func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
 	if len(c.hops) >= MaxHops {
 		return Metadata{}, tenant.Deny(tenant.ChainTooLong, "a chain has at most %d hops", MaxHops)
@@ -151,7 +174,7 @@ func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
 	if err := c.Valid(to.Now); err != nil {
 		return Metadata{}, err
 	}
-	if svid == nil || len(svid.Certificates) == 0 {
+	if svid == nil || len(svid.Certificates) == 0 || svid.PrivateKey == nil {
 		return Metadata{}, tenant.Deny(tenant.IdentityUnavailable, "no SVID to sign with")
 	}
 	own := svid.Certificates[0]
@@ -183,10 +206,7 @@ func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
 		s.Prev = sha256.Sum256(last.hop.Statement)
 		s.Expires = earlier(s.Expires, last.statement.Expires)
 	}
-	if !s.Expires.After(s.IssuedAt) {
-		return Metadata{}, tenant.Deny(tenant.ContextExpired, "nothing remains of the last second")
-	}
-	if err := checkNarrowing(append(c.statements(), s)); err != nil {
+	if _, err := narrow(append(c.statements(), s)); err != nil {
 		return Metadata{}, err
 	}
 	b, err := s.Marshal()
@@ -197,13 +217,17 @@ func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
 	if err != nil {
 		return Metadata{}, err
 	}
-	return c.encode(&pb.Hop{Statement: b, Signature: signature, TreeSize: 1})
+	m := c.encode(&pb.Hop{Statement: b, Signature: signature, TreeSize: 1})
+	if err := m.checkSize(); err != nil {
+		return Metadata{}, err
+	}
+	return m, nil
 }
 
 // encode returns the chain with one more hop for the wire, with the
 // certificates of all signers but that hop's, each once, in the order of their
 // first hop.
-func (c *Chain) encode(next *pb.Hop) (Metadata, error) {
+func (c *Chain) encode(next *pb.Hop) Metadata {
 	hops, certs := new(pb.HopChain), new(pb.CertificateChains)
 	seen := make(map[[sha256.Size]byte]bool)
 	for _, h := range c.hops {
@@ -218,18 +242,7 @@ func (c *Chain) encode(next *pb.Hop) (Metadata, error) {
 		}
 	}
 	hops.Hops = append(hops.Hops, next)
-	var m Metadata
-	var err error
-	if m.Hops, err = encodeText(hops); err != nil {
-		return Metadata{}, err
-	}
-	if m.Certs, err = encodeText(certs); err != nil {
-		return Metadata{}, err
-	}
-	if err := m.checkSize(); err != nil {
-		return Metadata{}, err
-	}
-	return m, nil
+	return Metadata{Hops: encodeText(hops), Certs: encodeText(certs)}
 }
 
 func (c *Chain) statements() []*Statement {
@@ -242,7 +255,7 @@ func (c *Chain) statements() []*Statement {
 
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
-		return b.Truncate(time.Second)
+		return b
 	}
 	return a
 }

@@ -2,9 +2,14 @@ package hop
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -218,13 +223,13 @@ func TestForwardTwice(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, callee := range p[2:] {
-		to := Handover{Kind: Call, Audience: callee.ID.String(), Target: methodOf(callee), Now: noon}
+		to := Handover{Kind: Call, Audience: callee.ID.String(), Target: methodOf(callee), Binding: [32]byte{1}, Now: noon}
 		m, err := chain.Sign(p[1], to)
 		if err != nil {
 			t.Fatal(err)
 		}
 		got, err := Verify(m, Expected{
-			Kind: Call, Peer: p[1].Certificates, Self: callee.ID, Target: to.Target, Bundles: root().bundles(), Now: noon,
+			Kind: Call, Peer: p[1].Certificates, Self: callee.ID, Target: to.Target, Binding: to.Binding, Bundles: root().bundles(), Now: noon,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -244,6 +249,9 @@ func TestValid(t *testing.T) {
 		t.Helper()
 		if err := chain.Valid(at.Add(-time.Nanosecond)); err != nil {
 			t.Errorf("just before: %v", err)
+		}
+		if until := chain.Until(); !until.Equal(at) {
+			t.Errorf("until %s, want %s", until, at)
 		}
 		err := chain.Valid(at)
 		if tenant.ReasonOf(err) != want {
@@ -285,7 +293,35 @@ func TestValid(t *testing.T) {
 		if c := new(Chain).Claims(); c != nil {
 			t.Errorf("claims of the zero Chain: %v", c)
 		}
+		if until := new(Chain).Until(); !until.IsZero() {
+			t.Errorf("the zero Chain is valid until %s", until)
+		}
+		if got := new(Chain).String(); got != "no claims" {
+			t.Errorf("the zero Chain prints as %q", got)
+		}
 	})
+}
+
+// The parent of what is derived from a chain is its last statement.
+func TestOrigin(t *testing.T) {
+	c := calls(t)
+	chain, err := c.verify(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Parent{Transaction: goodClaims().Transaction, Statement: sha256.Sum256(c.hops.Hops[2].Statement)}
+	if diff := cmp.Diff(want, chain.Origin()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	begun, err := Begin(goodClaims())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, chain := range map[string]*Chain{"only begun": begun, "zero": new(Chain)} {
+		if p := chain.Origin(); p != nil {
+			t.Errorf("a chain that is %s is the parent %v", name, p)
+		}
+	}
 }
 
 func TestTrusted(t *testing.T) {
@@ -339,6 +375,107 @@ func TestSignIsLowS(t *testing.T) {
 			if err := verify(key.Public(), Call, []byte("statement"), signature); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// The claims for the audit trail of a refusal are those of a chain whose
+// structure is good, and none where there is no such chain.
+func TestUnverifiedClaims(t *testing.T) {
+	c := calls(t)
+	for i := range c.hops.Hops {
+		c.hops.Hops[i].Signature = nil // nothing is proven
+	}
+	m := c.metadata(t)
+	if diff := cmp.Diff(goodClaims(), UnverifiedClaims(m), equateIDs); diff != "" {
+		t.Errorf("claims (-sent +read):\n%s", diff)
+	}
+	c.hops.Hops[1] = c.hops.Hops[2]
+	for name, m := range map[string]Metadata{
+		"no metadata":  {},
+		"no base64":    {Hops: "?"},
+		"a broken one": c.metadata(t),
+		"over budget":  {Hops: m.Hops + strings.Repeat("A", MaxMetadata+1-len(m.Hops))},
+	} {
+		if got := UnverifiedClaims(m); got != nil {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// What Marshal refuses, besides what attacks and Sign's refusals show: nothing
+// that ParseStatement would not take back.
+func TestMarshalRefuses(t *testing.T) {
+	good := func() *Statement {
+		return &Statement{
+			Kind: Call, Audience: "spiffe://prod.example/orders", Target: "/a.B/C", Binding: [32]byte{1},
+			IssuedAt: noon, Expires: noon.Add(time.Minute), Claims: goodClaims(),
+		}
+	}
+	b, err := good().Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := ParseStatement(b); err != nil || !cmp.Equal(s, good(), equateIDs) {
+		t.Fatalf("%v, %v", s, err)
+	}
+	for name, tt := range map[string]struct {
+		do   func(*Statement)
+		want tenant.Reason
+	}{
+		"no claims at index 0":        {func(s *Statement) { s.Claims = nil }, tenant.ChainBroken},
+		"claims at index 1":           {func(s *Statement) { s.Index = 1 }, tenant.ChainBroken},
+		"index -1":                    {func(s *Statement) { s.Index, s.Claims = -1, nil }, tenant.ChainBroken},
+		"index 6":                     {func(s *Statement) { s.Index, s.Claims = MaxHops, nil }, tenant.ChainBroken},
+		"no kind":                     {func(s *Statement) { s.Kind = 0 }, tenant.KindMismatch},
+		"a grant with a target":       {func(s *Statement) { s.Kind = Grant }, tenant.ContextMalformed},
+		"exp in the second of iat":    {func(s *Statement) { s.Expires = s.IssuedAt.Add(999 * time.Millisecond) }, tenant.ContextMalformed},
+		"claims that are none":        {func(s *Statement) { s.Claims.Subject = "" }, tenant.ContextMalformed},
+		"an aud that is text":         {func(s *Statement) { s.Audience = "orders" }, tenant.ContextMalformed},
+		"a narrowing that is no set":  {func(s *Statement) { s.Narrowing = &Narrowing{Scopes: []string{"b", "a"}} }, tenant.ContextMalformed},
+		"a narrowing to no method":    {func(s *Statement) { s.Narrowing = &Narrowing{Methods: []string{"C"}} }, tenant.ContextMalformed},
+		"exp in the year 10000":       {func(s *Statement) { s.Expires = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, tenant.ContextMalformed},
+		"iat in the second of 1970":   {func(s *Statement) { s.IssuedAt = time.Unix(0, 0) }, tenant.ContextMalformed},
+		"a message without a subject": {func(s *Statement) { s.Kind, s.Target = Message, "" }, tenant.ContextMalformed},
+	} {
+		s := good()
+		tt.do(s)
+		if b, err := s.Marshal(); tenant.ReasonOf(err) != tt.want || b != nil {
+			t.Errorf("%s: %x, %v, want %s", name, b, err, tt.want)
+		}
+	}
+}
+
+// The names of SPEC.md, section 4.1, which refusals show.
+func TestKindString(t *testing.T) {
+	for kind, want := range map[Kind]string{1: "call", 2: "message", 3: "grant", 0: "unknown kind", 4: "unknown kind", -1: "unknown kind"} {
+		if got := kind.String(); got != want {
+			t.Errorf("kind %d is %q, want %q", int32(kind), got, want)
+		}
+	}
+}
+
+// An error of another maker, should one come, denies as a fault of ours.
+func TestAtHop(t *testing.T) {
+	other := errors.New("other")
+	err := atHop(fmt.Errorf("wrapped: %w", other), 2)
+	var e *tenant.Error
+	if hopOf(err, &e) != 2 || e.Reason != tenant.Internal || !errors.Is(err, other) {
+		t.Errorf("%v, want %s at hop 2", err, tenant.Internal)
+	}
+}
+
+// No signature verifies with a key that the profile does not allow, whoever asks.
+func TestVerifyRefusesKeys(t *testing.T) {
+	edKey, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, pub := range map[string]crypto.PublicKey{
+		"Ed25519": edKey, "P-224": newKey(elliptic.P224()).Public(), "RSA 1024": must(rsa.GenerateKey(rand.Reader, 1024)).Public(), "none": nil,
+	} {
+		if err := verify(pub, Call, []byte("statement"), nil); tenant.ReasonOf(err) != tenant.KeyUnsupported {
+			t.Errorf("H6 %s: %v, want %s", name, err, tenant.KeyUnsupported)
 		}
 	}
 }

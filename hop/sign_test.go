@@ -2,12 +2,16 @@ package hop
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/big"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -25,6 +29,38 @@ func hopOf(err error, e **tenant.Error) int {
 		return -2
 	}
 	return (*e).Hop
+}
+
+// signing returns an SVID whose key does not sign as it should.
+func signing(key crypto.Signer, signature []byte, err error) *x509svid.SVID {
+	svid := root().issueFor(key, "orders")
+	svid.PrivateKey = brokenKey{key, signature, err}
+	return svid
+}
+
+type brokenKey struct {
+	crypto.Signer
+	signature []byte
+	err       error
+}
+
+func (k brokenKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return k.signature, k.err
+}
+
+// der returns a sequence of numbers, each of so many bytes; for a size of 0, a
+// byte after it.
+func der(sizes ...int) []byte {
+	var numbers []*big.Int
+	var rest []byte
+	for _, n := range sizes {
+		if n == 0 {
+			rest = append(rest, 0)
+			continue
+		}
+		numbers = append(numbers, new(big.Int).Lsh(big.NewInt(1), uint(8*n-1)))
+	}
+	return append(must(asn1.Marshal(numbers)), rest...)
 }
 
 // A refusal to begin or to sign comes before anything leaves the workload.
@@ -64,6 +100,7 @@ func TestSignRefuses(t *testing.T) {
 		}
 		return chain
 	}
+	none := new(x509svid.SVID) // stands for nil
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +113,17 @@ func TestSignRefuses(t *testing.T) {
 		want  tenant.Reason
 	}{
 		{"the zero chain", func(*testing.T) *Chain { return new(Chain) }, nil, nil, tenant.ContextMissing},
+		{"no SVID", begun, none, nil, tenant.IdentityUnavailable},
 		{"an expired SVID", begun, root().issue("orders", between(noon.Add(-time.Hour), noon)), nil, tenant.IdentityUnavailable},
+		{"an SVID without a key", begun, &x509svid.SVID{Certificates: root().issue("orders").Certificates}, nil, tenant.IdentityUnavailable},
+		{"an EC key that fails", begun, signing(newKey(elliptic.P256()), nil, errors.New("the token was pulled")), nil, tenant.Internal},
+		{"an RSA key that fails", begun, signing(rsaKey(), nil, errors.New("the token was pulled")), nil, tenant.Internal},
+		{"a key that signs in another encoding", begun, signing(newKey(elliptic.P256()), make([]byte, 64), nil), nil, tenant.Internal},
+		{"a key that signs with bytes to spare", begun, signing(newKey(elliptic.P256()), der(1, 1, 0), nil), nil, tenant.Internal},
+		{"a key that signs with an r of 33 bytes", begun, signing(newKey(elliptic.P256()), der(33, 1), nil), nil, tenant.Internal},
+		{"a key that signs with an s of 33 bytes", begun, signing(newKey(elliptic.P256()), der(1, 33), nil), nil, tenant.Internal},
+		{"a key that signs with r alone", begun, signing(newKey(elliptic.P256()), der(1), nil), nil, tenant.Internal},
+		{"a key that signs with three numbers", begun, signing(newKey(elliptic.P256()), der(1, 1, 1), nil), nil, tenant.Internal},
 		{"an SVID without certificates", begun, new(x509svid.SVID), nil, tenant.IdentityUnavailable},
 		{"expired claims", begun, nil, func(h *Handover) { h.Now = noon.Add(5 * time.Minute) }, tenant.ContextExpired},
 		{"an expired hop", func(t *testing.T) *Chain {
@@ -123,8 +170,11 @@ func TestSignRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			svid := tt.svid
-			if svid == nil {
+			switch svid {
+			case nil:
 				svid = root().issue("orders")
+			case none:
+				svid = nil
 			}
 			to := Handover{Kind: Call, Audience: "spiffe://prod.example/inventory", Target: "/inventory.v1.Service/Do", Now: noon}
 			if tt.do != nil {
@@ -191,7 +241,7 @@ func TestSignBudgetEdge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := chain.Sign(p[0], Handover{Kind: Call, Audience: p[1].ID.String(), Target: methodOf(p[1]), Now: noon})
+		m, err := chain.Sign(p[0], Handover{Kind: Call, Audience: p[1].ID.String(), Target: methodOf(p[1]), Binding: [32]byte{1}, Now: noon})
 		if err == nil && len(m.Hops) < MaxMetadata {
 			continue
 		}
@@ -199,7 +249,7 @@ func TestSignBudgetEdge(t *testing.T) {
 			t.Fatalf("the first that does not fit, or fits exactly: %d bytes, %v", len(m.Hops), err)
 		}
 		if _, err := Verify(m, Expected{
-			Kind: Call, Peer: p[0].Certificates, Self: p[1].ID, Target: methodOf(p[1]), Bundles: root().bundles(), Now: noon,
+			Kind: Call, Peer: p[0].Certificates, Self: p[1].ID, Target: methodOf(p[1]), Binding: [32]byte{1}, Bundles: root().bundles(), Now: noon,
 		}); err != nil {
 			t.Error(err)
 		}

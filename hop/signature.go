@@ -46,9 +46,7 @@ type algorithm struct {
 // algorithmOf returns the algorithm of a key that the profile allows, or fails
 // with [tenant.KeyUnsupported].
 func algorithmOf(pub crypto.PublicKey) (algorithm, error) {
-	if err := leaf.CheckKey(pub); err != nil {
-		return algorithm{}, err
-	}
+	err := leaf.CheckKey(pub)
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
 		size := (k.Curve.Params().BitSize + 7) / 8
@@ -56,11 +54,11 @@ func algorithmOf(pub crypto.PublicKey) (algorithm, error) {
 		if size == 48 {
 			hash = crypto.SHA384
 		}
-		return algorithm{hash, 2 * size, k.Curve.Params().N}, nil
+		return algorithm{hash, 2 * size, k.Curve.Params().N}, err
 	case *rsa.PublicKey:
-		return algorithm{crypto.SHA256, k.Size(), nil}, nil
+		return algorithm{crypto.SHA256, k.Size(), nil}, err
 	}
-	return algorithm{}, tenant.Deny(tenant.KeyUnsupported, "a key of type %T", pub)
+	return algorithm{}, err
 }
 
 func (a algorithm) digest(message []byte) []byte {
@@ -80,27 +78,36 @@ func sign(key crypto.Signer, kind Kind, statement []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	digest := alg.digest(signedBytes(kind, statement))
+	var opts crypto.SignerOpts = alg.hash
 	if alg.n == nil {
-		return key.Sign(rand.Reader, digest, pss)
+		opts = pss
 	}
-	der, err := key.Sign(rand.Reader, digest, alg.hash)
+	signature, err := key.Sign(rand.Reader, alg.digest(signedBytes(kind, statement)), opts)
 	if err != nil {
-		return nil, err
+		return nil, tenant.Deny(tenant.Internal, "the key does not sign: %w", err)
 	}
+	if alg.n == nil {
+		return signature, nil
+	}
+	return alg.fromDER(signature)
+}
+
+// fromDER returns an ECDSA signature in the encoding of this profile.
+func (a algorithm) fromDER(der []byte) ([]byte, error) {
 	var r, s big.Int
 	var inner cryptobyte.String
 	input := cryptobyte.String(der)
 	if !input.ReadASN1(&inner, asn1.SEQUENCE) || !input.Empty() ||
-		!inner.ReadASN1Integer(&r) || !inner.ReadASN1Integer(&s) || !inner.Empty() {
-		return nil, tenant.Deny(tenant.Internal, "the key's signature is not DER")
+		!inner.ReadASN1Integer(&r) || !inner.ReadASN1Integer(&s) || !inner.Empty() ||
+		max(r.BitLen(), s.BitLen()) > 8*a.size/2 {
+		return nil, tenant.Deny(tenant.Internal, "the key's signature is not that of an EC key in DER")
 	}
-	if alg.isHigh(&s) {
-		s.Sub(alg.n, &s)
+	if a.isHigh(&s) {
+		s.Sub(a.n, &s)
 	}
-	out := make([]byte, alg.size)
-	r.FillBytes(out[:alg.size/2])
-	s.FillBytes(out[alg.size/2:])
+	out := make([]byte, a.size)
+	r.FillBytes(out[:a.size/2])
+	s.FillBytes(out[a.size/2:])
 	return out, nil
 }
 

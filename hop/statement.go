@@ -89,8 +89,8 @@ func (s Statement) GoString() string { return "hop.Statement{" + s.String() + "}
 // LogValue keeps handlers of slog from printing what String leaves out.
 func (s Statement) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// Marshal returns the one canonical encoding of s, or fails with
-// [tenant.ContextMalformed] where s has none.
+// Marshal returns the one canonical encoding of s, or fails as
+// [ParseStatement] does where s has none.
 func (s *Statement) Marshal() ([]byte, error) {
 	if err := s.check(); err != nil {
 		return nil, err
@@ -124,7 +124,7 @@ func (s *Statement) Marshal() ([]byte, error) {
 			m.Narrowing.Methods = &pb.MethodSet{Values: n.Methods}
 		}
 	}
-	return marshal(m)
+	return marshal(m), nil
 }
 
 // ParseStatement parses the canonical encoding of a statement: what it returns
@@ -146,8 +146,8 @@ func ParseStatement(b []byte) (*Statement, error) {
 		IssuedAt: fromSeconds(m.Iat),
 		Expires:  fromSeconds(m.Exp),
 	}
-	if (m.Index == 0) != (len(m.Prev) == 0) || (m.Index == 0) != (m.Claims != nil) {
-		return nil, tenant.Deny(tenant.ChainBroken, "claims stand at index 0, prev everywhere else")
+	if (m.Index == 0) != (len(m.Prev) == 0) {
+		return nil, tenant.Deny(tenant.ChainBroken, "prev stands everywhere but at index 0")
 	}
 	if (s.Kind == Grant) != (len(m.Binding) == 0) {
 		return nil, malformed("a %s has the wrong binding", s.Kind)
@@ -181,6 +181,12 @@ func ParseStatement(b []byte) (*Statement, error) {
 
 // check holds for every statement, signed or received.
 func (s *Statement) check() error {
+	if s.Index < 0 || s.Index >= MaxHops {
+		return tenant.Deny(tenant.ChainBroken, "a statement with index %d", s.Index)
+	}
+	if (s.Index == 0) != (s.Claims != nil) {
+		return tenant.Deny(tenant.ChainBroken, "claims stand at index 0 and nowhere else")
+	}
 	switch s.Kind {
 	case Call:
 		if !ValidMethod(s.Target) {
@@ -200,9 +206,6 @@ func (s *Statement) check() error {
 	default:
 		return tenant.Deny(tenant.KindMismatch, "a statement of kind %d", s.Kind)
 	}
-	if s.Index < 0 || s.Index >= MaxHops {
-		return tenant.Deny(tenant.ChainBroken, "a statement with index %d", s.Index)
-	}
 	if s.Kind == Message {
 		if !isText(s.Audience) {
 			return malformed("the aud of a message is a queue")
@@ -210,11 +213,8 @@ func (s *Statement) check() error {
 	} else if id, err := spiffeid.FromString(s.Audience); err != nil || id.Path() == "" || len(s.Audience) > leaf.MaxID {
 		return malformed("the aud is the SPIFFE ID of a workload")
 	}
-	if !isTime(s.IssuedAt) || !isTime(s.Expires) || !s.Expires.After(s.IssuedAt) {
+	if !isWindow(s.IssuedAt, s.Expires) {
 		return malformed("a statement has an iat and a later exp")
-	}
-	if (s.Index == 0) != (s.Claims != nil) {
-		return tenant.Deny(tenant.ChainBroken, "claims stand at index 0 and nowhere else")
 	}
 	if s.Claims != nil {
 		if err := s.Claims.check(); err != nil {
@@ -242,7 +242,7 @@ func (c *Claims) check() error {
 		return malformed("the iss is not text")
 	case !isSet(c.Scopes, isScope):
 		return malformed("the scopes are sorted scope-tokens, each once")
-	case !isTime(c.IssuedAt) || !isTime(c.Expires) || !c.Expires.After(c.IssuedAt):
+	case !isWindow(c.IssuedAt, c.Expires):
 		return malformed("claims have an iat and a later exp")
 	case c.Parent != nil && !isText(c.Parent.Transaction):
 		return malformed("a parent has a txn")
@@ -356,12 +356,11 @@ func attributesFromProto(in []*pb.Attribute) (map[string]string, error) {
 
 // marshal encodes with fields in order, as unmarshal demands. No message of
 // the format has a map or a oneof, which protobuf-go would order otherwise.
-func marshal(m proto.Message) ([]byte, error) {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return nil, malformed("%w", err)
-	}
-	return b, nil
+// It fails only for strings that are not UTF-8, which no message here holds
+// that was checked or unmarshalled; nothing would be accepted for its empty result.
+func marshal(m proto.Message) []byte {
+	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	return b
 }
 
 // unmarshal accepts only the bytes that m encodes to: unknown fields are
@@ -370,11 +369,7 @@ func unmarshal(b []byte, m proto.Message) error {
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: 8}).Unmarshal(b, m); err != nil {
 		return malformed("%w", err)
 	}
-	again, err := marshal(m)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(b, again) {
+	if !bytes.Equal(b, marshal(m)) {
 		return malformed("not the canonical encoding")
 	}
 	return nil
@@ -382,12 +377,8 @@ func unmarshal(b []byte, m proto.Message) error {
 
 // encodeText and decodeText turn a message into the value of a metadata key
 // and back: unpadded base64url (RFC 4648, section 5) with no bits to spare.
-func encodeText(m proto.Message) (string, error) {
-	b, err := marshal(m)
-	if err != nil {
-		return "", err
-	}
-	return base64.RawURLEncoding.EncodeToString(b), nil
+func encodeText(m proto.Message) string {
+	return base64.RawURLEncoding.EncodeToString(marshal(m))
 }
 
 func decodeText(s string, m proto.Message) error {
@@ -403,12 +394,22 @@ func malformed(format string, args ...any) error {
 	return tenant.Deny(tenant.ContextMalformed, format, args...)
 }
 
-// fill copies src to dst if it has exactly dst's size.
-func fill(dst, src []byte) bool { return copy(dst, src) == len(dst) && len(src) == len(dst) }
+// fill copies src to dst, and reports whether it has exactly dst's size.
+func fill(dst, src []byte) bool {
+	copy(dst, src)
+	return len(src) == len(dst)
+}
 
-func seconds(t time.Time) uint64     { return uint64(t.Unix()) } //nolint:gosec // isTime bounds it
+func seconds(t time.Time) uint64     { return uint64(t.Unix()) } //nolint:gosec // isWindow bounds it
 func fromSeconds(s uint64) time.Time { return time.Unix(int64(min(s, maxSeconds+1)), 0).UTC() }
-func isTime(t time.Time) bool        { return t.Unix() > 0 && t.Unix() <= maxSeconds }
+
+// isWindow reports whether iat and exp can stand in a statement or in claims.
+func isWindow(iat, exp time.Time) bool {
+	return iat.Unix() > 0 && iat.Unix() < exp.Unix() && exp.Unix() <= maxSeconds
+}
+
+// isSet reports whether v is sorted, holds each value once, and no more than
+// maxList of them, all of which are ok.
 func isSet(v []string, ok func(string) bool) bool {
 	if len(v) > MaxList {
 		return false

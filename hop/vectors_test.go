@@ -3,7 +3,6 @@ package hop
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"testing"
 
 	"github.com/tenantmesh/tenantmesh/internal/vectors"
@@ -13,17 +12,11 @@ import (
 // T has members for them.
 func vectorInputs[T any](t testing.TB, file string) []T {
 	t.Helper()
-	list, err := vectors.Read("../conformance/vectors/" + file) // fails if it is empty
+	list, err := vectors.Inputs[T]("../conformance/vectors/" + file) // fails if it is empty
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := make([]T, len(list))
-	for i, v := range list {
-		if err := json.Unmarshal(v.Input, &out[i]); err != nil {
-			t.Fatalf("%s: %v", v.ID, err)
-		}
-	}
-	return out
+	return list
 }
 
 // vectorStatements returns the statements of the vectors.
@@ -62,4 +55,22 @@ func vectorCalls(t testing.TB) (out []*golden) {
 		out = append(out, g)
 	}
 	return out
+}
+
+// vectorClaims is a vector of claims.json.
+type vectorClaims struct {
+	Claims struct {
+		Txn, Sub, Iss string
+		Scope         []string
+		Tctx          struct {
+			Tenant         string
+			TenantUID      string `json:"tenant_uid"`
+			Classification uint32
+			Attributes     map[string]string
+		}
+		Rctx      struct{ Attributes map[string]string }
+		Iat, Exp  int64
+		Parent    struct{ Txn string }
+		Elevation struct{ ID string }
+	}
 }

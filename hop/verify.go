@@ -1,7 +1,6 @@
 package hop
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -48,9 +47,6 @@ type Expected struct {
 // tenant is policy's to say. Its errors are a [*tenant.Error] whose Hop names
 // the hop at fault.
 func Verify(m Metadata, want Expected) (*Chain, error) {
-	if m.Hops == "" {
-		return nil, tenant.Deny(tenant.ContextMissing, "no %s", HopsKey)
-	}
 	if err := m.checkSize(); err != nil {
 		return nil, err
 	}
@@ -73,14 +69,14 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 	if err := c.checkTimes(want.Now); err != nil {
 		return nil, err
 	}
-	if err := checkNarrowing(c.statements()); err != nil {
+	scopes, err := narrow(c.statements())
+	if err != nil {
 		return nil, err
 	}
 	if err := c.checkProofs(want); err != nil {
 		return nil, err
 	}
-	c.claims = c.hops[0].statement.Claims
-	c.scopes = scopesInForce(c.statements())
+	c.claims, c.scopes = c.hops[0].statement.Claims, scopes
 	return c, nil
 }
 
@@ -88,7 +84,7 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 // none to be read. Nothing about them is proven: they are for the audit trail of
 // a refusal, and for nothing else.
 func UnverifiedClaims(m Metadata) *Claims {
-	if len(m.Hops) > MaxMetadata {
+	if m.checkSize() != nil {
 		return nil
 	}
 	c, err := parse(m.Hops)
@@ -106,7 +102,7 @@ func parse(text string) (*Chain, error) {
 		return nil, err
 	}
 	if len(m.Hops) == 0 {
-		return nil, tenant.Deny(tenant.ContextMissing, "a chain without hops")
+		return nil, tenant.Deny(tenant.ContextMissing, "no hops") // the empty text is a chain that has none
 	}
 	if len(m.Hops) > MaxHops {
 		return nil, tenant.Deny(tenant.ChainTooLong, "%d hops, at most %d are allowed", len(m.Hops), MaxHops)
@@ -150,7 +146,7 @@ func (c *Chain) checkLast(want Expected) error {
 		return tenant.Deny(tenant.AudienceMismatch, "handed to %s, not to this workload", last.Audience).AtHop(i)
 	case last.Target != want.Target:
 		return tenant.Deny(tenant.TargetMismatch, "made for %s", last.Target).AtHop(i)
-	case last.Binding != want.Binding:
+	case last.Binding != want.Binding || want.Kind != Grant && want.Binding == [32]byte{}: // zero is no exporter
 		return tenant.Deny(tenant.ChannelMismatch, "made for another connection").AtHop(i)
 	}
 	return nil
@@ -197,12 +193,9 @@ func parseCertificates(m *pb.CertificateChain) ([]*x509.Certificate, error) {
 	}
 	var certs []*x509.Certificate
 	for _, der := range m.Certificates {
-		cert, err := x509.ParseCertificate(der)
+		cert, err := x509.ParseCertificate(der) // fails for trailing bytes too
 		if err != nil {
 			return nil, malformed("certificate: %w", err)
-		}
-		if !bytes.Equal(cert.Raw, der) {
-			return nil, malformed("certificate: trailing bytes")
 		}
 		certs = append(certs, cert)
 	}
@@ -273,15 +266,16 @@ func checkWindow(issued, expires, now time.Time) error {
 	return nil
 }
 
-// checkNarrowing checks that no narrowing allows more than what came before
-// it, and that each hop's method is one that the hops before it leave.
-func checkNarrowing(statements []*Statement) error {
-	scopes := statements[0].Claims.Scopes
+// narrow returns the scopes that are left after all narrowings. It checks that
+// none allows more than what came before it, and that each hop's method is one
+// that the hops before it leave.
+func narrow(statements []*Statement) (scopes []string, err error) {
+	scopes = statements[0].Claims.Scopes
 	var methods []string
 	bounded := false // whether methods says anything
 	for i, s := range statements {
 		if bounded && s.Kind == Call && !slices.Contains(methods, s.Target) {
-			return tenant.Deny(tenant.MethodNarrowed, "%s was narrowed away upstream", s.Target).AtHop(i)
+			return nil, tenant.Deny(tenant.MethodNarrowed, "%s was narrowed away upstream", s.Target).AtHop(i)
 		}
 		n := s.Narrowing
 		if n == nil {
@@ -289,29 +283,18 @@ func checkNarrowing(statements []*Statement) error {
 		}
 		if n.Scopes != nil {
 			if !isSubset(n.Scopes, scopes) {
-				return tenant.Deny(tenant.ScopeWidened, "a scope that was not held").AtHop(i)
+				return nil, tenant.Deny(tenant.ScopeWidened, "a scope that was not held").AtHop(i)
 			}
 			scopes = n.Scopes
 		}
 		if n.Methods != nil {
 			if bounded && !isSubset(n.Methods, methods) {
-				return tenant.Deny(tenant.ScopeWidened, "a method that was narrowed away").AtHop(i)
+				return nil, tenant.Deny(tenant.ScopeWidened, "a method that was narrowed away").AtHop(i)
 			}
 			methods, bounded = n.Methods, true
 		}
 	}
-	return nil
-}
-
-// scopesInForce returns the scopes that are left after all narrowings.
-func scopesInForce(statements []*Statement) []string {
-	scopes := statements[0].Claims.Scopes
-	for _, s := range statements {
-		if s.Narrowing != nil && s.Narrowing.Scopes != nil {
-			scopes = s.Narrowing.Scopes
-		}
-	}
-	return scopes
+	return scopes, nil
 }
 
 func isSubset(a, b []string) bool {
@@ -320,16 +303,16 @@ func isSubset(a, b []string) bool {
 
 // checkProofs verifies the certificate and the signature of every hop.
 func (c *Chain) checkProofs(want Expected) error {
-	known := make(map[[sha256.Size]byte]*leaf.Verified)
+	known := make(map[*x509.Certificate]*leaf.Verified) // by the leaf as it was sent: the peer's comes with a chain of its own
 	for i := range c.hops {
 		h := &c.hops[i]
-		signer := known[h.statement.Signer]
+		signer := known[h.certs[0]]
 		if signer == nil {
 			var err error
 			if signer, err = leaf.Verify(h.certs, want.Bundles, want.Now); err != nil {
 				return atHop(err, i)
 			}
-			known[h.statement.Signer] = signer
+			known[h.certs[0]] = signer
 		}
 		h.signer = signer
 		if err := verify(signer.Leaf.PublicKey, h.statement.Kind, h.hop.Statement, h.hop.Signature); err != nil {
@@ -341,9 +324,7 @@ func (c *Chain) checkProofs(want Expected) error {
 
 // atHop names the hop at fault in err.
 func atHop(err error, i int) error {
-	var e *tenant.Error
-	if errors.As(err, &e) {
-		return e.AtHop(i)
-	}
-	return tenant.Deny(tenant.Internal, "%w", err).AtHop(i)
+	e := tenant.Deny(tenant.Internal, "%w", err) // should it be none of ours
+	errors.As(err, &e)
+	return e.AtHop(i)
 }

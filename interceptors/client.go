@@ -2,14 +2,17 @@ package interceptors
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/internal/fields"
 	"github.com/tenantmesh/tenantmesh/internal/mint"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
@@ -26,29 +29,60 @@ type client struct {
 type outgoingKey struct{}
 
 func (c *client) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	ctx, err := c.prepare(ctx, method)
+	ctx, out, err := c.prepare(ctx, method)
 	if err != nil {
 		return err
 	}
-	return invoke(ctx, method, req, reply, cc, opts...)
+	if req, err = out.check(ctx, req, fields.ClientSends); err != nil {
+		return out.refuse(ctx, err)
+	}
+	if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
+		return err
+	}
+	if _, err := out.check(ctx, reply, fields.ClientReceives); err != nil {
+		empty(reply)
+		return out.refuse(ctx, err)
+	}
+	return nil
+}
+
+// empty takes out of a message what its reader may not see.
+func empty(m any) {
+	if m, ok := m.(proto.Message); ok {
+		proto.Reset(m)
+	}
 }
 
 func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	ctx, err := c.prepare(ctx, method)
+	ctx, out, err := c.prepare(ctx, method)
 	if err != nil {
 		return nil, err
 	}
-	return open(ctx, desc, cc, method, opts...)
+	ctx, cancel := context.WithCancel(ctx)
+	cs, err := open(ctx, desc, cc, method, opts...)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	s := &clientStream{ClientStream: cs, ctx: ctx, out: out, one: !desc.ServerStreams, cancel: cancel}
+	c.g.watch.add(s)
+	context.AfterFunc(ctx, func() { c.g.watch.remove(s) })
+	return s, nil
 }
 
 // prepare decides whether the call may leave, and leaves word for the
 // credential.
-func (c *client) prepare(ctx context.Context, method string) (context.Context, error) {
-	out := &call{point: audit.Client, method: method}
-	if err := c.decide(ctx, out); err != nil {
-		return nil, c.g.refuse(ctx, out, err)
+func (c *client) prepare(ctx context.Context, method string) (context.Context, *call, error) {
+	out := &call{g: c.g, point: audit.Client, method: method, contract: c.g.contract(method)}
+	out.observed = c.g.cfg.Observe.covers(method, c.g.cfg.Clock())
+	err := c.decide(ctx, out)
+	if err == nil && out.overlooked != nil {
+		err = out.allow(ctx)
 	}
-	return context.WithValue(ctx, outgoingKey{}, out), nil
+	if err != nil {
+		return nil, nil, out.refuse(ctx, err)
+	}
+	return context.WithValue(ctx, outgoingKey{}, out), out, nil
 }
 
 func (c *client) decide(ctx context.Context, out *call) error {
@@ -58,32 +92,44 @@ func (c *client) decide(ctx context.Context, out *call) error {
 			return tenant.Deny(tenant.MetadataAmbiguous, "the application set %q, which is the kit's to set", key)
 		}
 	}
-	p, err := c.g.policy()
+	is, snap, err := c.g.state()
 	if err != nil {
 		return err
 	}
-	snap, err := c.g.cfg.Source.Snapshot()
-	if err != nil {
-		return err
+	out.policy = is.policy
+	if err := out.contract.err; err != nil {
+		return tenant.Deny(tenant.MessageUncheckable, "%w", err)
 	}
-	leave := p.MayCall(snap.SVID.ID, out.method, nil)
-	if err := leave.Err(); err != nil {
+	leave := is.policy.MayCall(snap.SVID.ID, out.method, out.contract.declared)
+	if err := leave.Err(); err != nil && !out.overlook(err) {
 		return err
 	}
 	out.exempt, out.rules = leave.Exempt(), leave.Rules()
 	if out.exempt {
 		return nil
 	}
+	r, chain, err := outgoing(ctx)
+	if err != nil {
+		if out.overlook(err) {
+			return nil
+		}
+		return err
+	}
+	out.chain, out.record = chain, r
+	return nil
+}
+
+// outgoing returns the tenant context that a call is made with.
+func outgoing(ctx context.Context) (*mint.Record, *hop.Chain, error) {
 	r := mint.From(ctx)
 	if r == nil {
-		return tenant.Deny(tenant.ContextMissing, "the call's context.Context carries no tenant: pass on the one that the handler got, or originate")
+		return nil, nil, tenant.Deny(tenant.ContextMissing, "the call's context.Context carries no tenant: pass on the one that the handler got, or originate")
 	}
 	chain, ok := r.Carrier.(*hop.Chain)
 	if !ok {
-		return tenant.Deny(tenant.Internal, "a context of another maker")
+		return nil, nil, tenant.Deny(tenant.Internal, "a context of another maker")
 	}
-	out.chain, out.record = chain, r
-	return r.Valid()
+	return r, chain, r.Valid()
 }
 
 // GetRequestMetadata implements [credentials.PerRPCCredentials]: it signs for
@@ -94,12 +140,12 @@ func (c *client) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 	}
 	out, ok := ctx.Value(outgoingKey{}).(*call)
 	if !ok {
-		out = &call{point: audit.Client}
-		return nil, credentialStatus(c.g.refuse(ctx, out, tenant.Deny(tenant.Internal, "the call did not pass the guard's interceptors")))
+		out = &call{g: c.g, point: audit.Client}
+		return nil, credentialStatus(out.refuse(ctx, tenant.Deny(tenant.Internal, "the call did not pass the guard's interceptors")))
 	}
 	md, err := c.sign(ctx, out)
 	if err != nil {
-		return nil, credentialStatus(c.g.refuse(ctx, out, err))
+		return nil, credentialStatus(out.refuse(ctx, err))
 	}
 	return md, nil
 }
@@ -119,7 +165,8 @@ func (c *client) sign(ctx context.Context, out *call) (map[string]string, error)
 	if info.Method != out.method {
 		return nil, tenant.Deny(tenant.TargetMismatch, "decided for %s, sent as %s", out.method, info.Method)
 	}
-	if out.exempt {
+	out.attempt.Store(conn)
+	if out.chain == nil { // exempt, or overlooked
 		return nil, nil
 	}
 	if err := out.record.Valid(); err != nil { // an attempt may come late
@@ -144,3 +191,101 @@ func (c *client) sign(ctx context.Context, out *call) (map[string]string, error)
 
 // RequireTransportSecurity implements [credentials.PerRPCCredentials].
 func (c *client) RequireTransportSecurity() bool { return true }
+
+// clientStream is [serverStream] at the other end.
+type clientStream struct {
+	grpc.ClientStream
+	ctx    context.Context //nolint:containedctx // Context of a ClientStream ends gRPC's retries
+	out    *call
+	one    bool // one message comes back
+	cancel context.CancelFunc
+}
+
+func (s *clientStream) SendMsg(m any) error {
+	out, err := s.pass(m, fields.ClientSends)
+	if err != nil {
+		return err
+	}
+	return s.because(s.ClientStream.SendMsg(out))
+}
+
+func (s *clientStream) RecvMsg(m any) error {
+	if err := s.ClientStream.RecvMsg(m); err != nil {
+		s.cancel()
+		return s.because(err)
+	}
+	if _, err := s.pass(m, fields.ClientReceives); err != nil {
+		empty(m)
+		return err
+	}
+	if s.one {
+		s.cancel()
+	}
+	return nil
+}
+
+// because returns why the stream ended, where it was us who ended it.
+func (s *clientStream) because(err error) error {
+	if told := s.out.told.Load(); told != nil && err != nil {
+		return told.status
+	}
+	return err
+}
+
+// pass returns what passes of a message.
+func (s *clientStream) pass(m any, at fields.Point) (any, error) {
+	if told := s.out.told.Load(); told != nil {
+		return nil, told.status
+	}
+	err := s.mayGoOn()
+	if err == nil {
+		m, err = s.out.check(s.ctx, m, at)
+	}
+	if err == nil {
+		return m, nil
+	}
+	r, first := s.out.tell(err)
+	if first {
+		r.record(s.ctx)
+		s.cancel()
+	}
+	return nil, r.status
+}
+
+// mayGoOn implements [stream].
+func (s *clientStream) mayGoOn() error {
+	if conn := s.out.attempt.Load(); conn != nil {
+		if err := conn.Check(); err != nil {
+			return err
+		}
+	}
+	if s.out.record == nil {
+		return nil
+	}
+	return s.out.record.Valid()
+}
+
+// until implements [stream].
+func (s *clientStream) until() time.Time {
+	var until time.Time // not known yet: asked at each tick
+	if conn := s.out.attempt.Load(); conn != nil {
+		until = conn.Until()
+		if c := s.out.chain; c != nil && c.Until().Before(until) {
+			until = c.Until()
+		}
+	}
+	return until
+}
+
+// isTimed implements [stream]: conditions are for the server to ask.
+func (*clientStream) isTimed() bool { return false }
+
+// end implements [stream].
+func (s *clientStream) end(err error) *refusal {
+	r, first := s.out.tell(err)
+	s.cancel()
+	if !first {
+		return nil
+	}
+	return r
+}

@@ -17,6 +17,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,19 +43,26 @@ type Config struct {
 	Clock func() time.Time
 	// Logger takes faults of the kit itself; nil stands for [slog.Default].
 	Logger *slog.Logger
+	// Authorizer decides about calls that the policy allows, if it is not nil.
+	Authorizer policy.Authorizer
+	// Observe names methods whose decisions are not enforced yet.
+	Observe *Observe
 	// MaxConnectionAge is how long a server lets a connection live before it
 	// asks the client for a new one, so that both sides present their newest
 	// SVIDs. Calls that run then have half of it again, at least a second;
 	// streams that run longer are cut and must be opened anew. 0 stands for a
-	// quarter of the SVID's lifetime, at most 30 minutes.
+	// sixth of the SVID's lifetime, at most 30 minutes.
 	MaxConnectionAge time.Duration
 }
 
 // Guard holds the tenant to the calls of one workload, as server and as
 // client. It is safe for concurrent use.
 type Guard struct {
-	cfg    Config
-	closed atomic.Bool
+	cfg       Config
+	audit     audit.Recorder
+	contracts sync.Map // method → *contract
+	watch     watch
+	closed    atomic.Bool
 }
 
 // New returns a Guard, or an error that names what the configuration lacks.
@@ -69,13 +77,21 @@ func New(cfg Config) (*Guard, error) {
 	case cfg.MaxConnectionAge < 0:
 		return nil, errors.New("interceptors: Config.MaxConnectionAge is negative")
 	}
+	if err := cfg.Observe.check(); err != nil {
+		return nil, err
+	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Guard{cfg: cfg}, nil
+	if o := cfg.Observe; o != nil {
+		cfg.Logger.Warn("tenantmesh: decisions about these methods are recorded and NOT enforced", "methods", o.Methods, "until", o.Until)
+	}
+	g := &Guard{cfg: cfg, audit: audit.Recorder{Sink: cfg.Audit, Clock: cfg.Clock, Logger: cfg.Logger}}
+	g.watch.g = g
+	return g, nil
 }
 
 // Close makes the guard deny everything from now on. It closes none of what
@@ -123,17 +139,18 @@ const leastAge, mostAge = time.Second, 30 * time.Minute
 
 // connectionAge ends a connection, after a grace of half its age for the calls
 // that still run, before the SVIDs presented on it expire: at the handshake
-// they have half of their lifetime left, since workloads rotate then.
+// they have at least some 40 % of their lifetime left, since SPIRE renews them
+// with 45 to 55 % left and takes some seconds to.
 func (g *Guard) connectionAge() time.Duration {
 	if g.cfg.MaxConnectionAge > 0 {
 		return g.cfg.MaxConnectionAge
 	}
-	snap, err := g.cfg.Source.Snapshot()
+	snap, err := svid.Current(g.cfg.Source)
 	if err != nil {
 		return mostAge
 	}
 	leaf := snap.SVID.Certificates[0]
-	return min(max(leaf.NotAfter.Sub(leaf.NotBefore)/4, leastAge), mostAge)
+	return min(max(leaf.NotAfter.Sub(leaf.NotBefore)/6, leastAge), mostAge)
 }
 
 // DialOptions returns what makes a gRPC client sign every call, for a server
@@ -151,7 +168,8 @@ func (g *Guard) DialOptions(expect svid.Expectation) []grpc.DialOption {
 }
 
 // Check fails with a list unless the policy in force covers every method that
-// srv has registered, be it with rules or an exemption. It is to be called
+// srv has registered, be it with rules or an exemption, and the options in the
+// methods' .proto files agree with it and with themselves. It is to be called
 // after the last registration and before srv serves.
 func (g *Guard) Check(srv interface {
 	GetServiceInfo() map[string]grpc.ServiceInfo
@@ -160,29 +178,32 @@ func (g *Guard) Check(srv interface {
 	if err != nil {
 		return err
 	}
-	var missing []string
+	var faults []string
 	for service, info := range srv.GetServiceInfo() {
 		for _, m := range info.Methods {
 			full := "/" + service + "/" + m.Name
-			if d := p.Covers(full, nil); d.Err() != nil {
-				missing = append(missing, full)
+			c := g.contract(full)
+			d := p.Covers(full, c.declared)
+			switch {
+			case c.err != nil:
+				faults = append(faults, full+": "+c.err.Error())
+			case d.Err() != nil:
+				faults = append(faults, full+": "+asError(d.Err()).Detail)
 			}
 		}
 	}
-	if len(missing) == 0 {
+	if len(faults) == 0 {
 		return nil
 	}
-	slices.Sort(missing)
-	return tenant.Deny(tenant.MethodNotCovered,
-		"no rule covers these methods; add them under methods: in the policy, with callers or exempt: true, or do not register them: %s",
-		strings.Join(missing, ", "))
+	slices.Sort(faults)
+	return tenant.Deny(tenant.MethodNotCovered, "these methods cannot be served:\n\t%s", strings.Join(faults, "\n\t"))
 }
 
 // refusedHandshake records a connection that was refused before any call.
 func (g *Guard) refusedHandshake(remote net.Addr, err error) {
-	c := &call{point: audit.Handshake}
+	c := &call{g: g, point: audit.Handshake}
 	if remote != nil {
 		c.method = "handshake with " + remote.String()
 	}
-	_ = g.refuse(context.Background(), c, err)
+	_ = c.refuse(context.Background(), err)
 }

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/interceptors"
 	"github.com/tenantmesh/tenantmesh/svid"
@@ -32,7 +33,7 @@ func TestForward(t *testing.T) {
 	for _, shape := range shapes {
 		t.Run(shape.name, func(t *testing.T) {
 			m := newMesh(t)
-			orders := m.newGuard(m.workload("orders"), new(trail), time.Now)
+			orders := m.newGuard(m.workload("orders"), newTrail(), time.Now)
 			toTarget := m.dial(orders.DialOptions(svid.Expect(id("target")))...)
 			log := new(handlerLog)
 			log.setHook(func(ctx context.Context) error { return shape.call(ctx, toTarget) })
@@ -43,7 +44,7 @@ func TestForward(t *testing.T) {
 				got, err = tenant.Require(ctx)
 				return err
 			})
-			g := m.newGuard(m.workload("gateway"), new(trail), time.Now)
+			g := m.newGuard(m.workload("gateway"), newTrail(), time.Now)
 			toOrders := m.dialTo(addr, g.DialOptions(svid.Expect(id("orders")))...)
 			event := m.allowed(shape.call(acme(t, g), toOrders), "acme")
 
@@ -77,7 +78,7 @@ func (m *mesh) serveOther(g *interceptors.Guard, log *handlerLog) (*grpc.Server,
 
 func TestOriginate(t *testing.T) {
 	m := newMesh(t)
-	sink := new(trail)
+	sink := newTrail()
 	gateway := m.newGuard(m.workload("gateway"), sink, time.Now)
 	with := func(change func(*hop.Claims)) *hop.Claims {
 		c := claims("acme")
@@ -100,7 +101,8 @@ func TestOriginate(t *testing.T) {
 		{"T9 an issuer", gateway, t.Context(), with(func(c *hop.Claims) { c.Issuer = "https://evil.example" }), tenant.IssuerNotAllowed},
 		{"H4 a workload that may only forward", m.newGuard(m.workload("orders"), sink, time.Now), t.Context(), claims("acme"), tenant.OriginationNotAllowed},
 		{"H4 a workload that is bound to another tenant", m.newGuard(m.workload("reports"), sink, time.Now), t.Context(), claims("acme"), tenant.TenantNotBound},
-		{"claims past exp", gateway, t.Context(), with(func(c *hop.Claims) { c.Expires = time.Now().Add(-time.Second) }), tenant.LifetimeNotAllowed},
+		{"T9 a subject with a control character", gateway, t.Context(), with(func(c *hop.Claims) { c.Subject = "user-\x01" }), tenant.ContextMalformed},
+		{"T9 claims past exp", gateway, t.Context(), with(func(c *hop.Claims) { c.Expires = time.Now().Add(-time.Second) }), tenant.LifetimeNotAllowed},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			sink.take()
@@ -115,6 +117,24 @@ func TestOriginate(t *testing.T) {
 			}
 		})
 	}
+	m.each("T9 in a handler, whose context holds a chain", func(m *mesh, s shape) {
+		g, cc := m.client("gateway")
+		for name, in := range map[string]func(context.Context) context.Context{
+			"in its call": func(ctx context.Context) context.Context { return ctx }, "in a task that outlives it": context.WithoutCancel,
+		} {
+			m.ran.setHook(func(ctx context.Context) error {
+				_, err := m.guard.Originate(in(ctx), claims("globex"))
+				return err
+			})
+			if err := s.call(acme(m.t, g), cc); reason(err) != tenant.ContextPresent {
+				m.t.Errorf("%s: got %v", name, err)
+			}
+			if events := m.audit.take(); len(events) != 3 || events[1].Point != audit.Originate || events[1].Reason != tenant.ContextPresent ||
+				events[2].Point != audit.Server || events[2].Reason != tenant.ContextPresent {
+				m.t.Errorf("%s: audit: %+v", name, events)
+			}
+		}
+	})
 	t.Run("no claims", func(t *testing.T) {
 		if _, err := gateway.Originate(t.Context(), nil); tenant.ReasonOf(err) != tenant.ContextMissing {
 			t.Errorf("got %v", err)
@@ -151,58 +171,86 @@ func TestOriginate(t *testing.T) {
 
 // TestStillValid: a context is asked again at each use.
 func TestStillValid(t *testing.T) {
-	for _, shape := range shapes {
-		t.Run("T9 claims past exp in a handler that runs on/"+shape.name, func(t *testing.T) {
+	each(t, "T9 claims past exp in a handler that runs on", func(t *testing.T, shape shape) {
+		m := newMesh(t)
+		self := m.dial(m.guard.DialOptions(svid.Expect(id("target")))...)
+		g, cc := m.client("gateway")
+		var signing error
+		m.ran.setHook(func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // as a background task does
+			defer cancel()
+			m.clock.advance(10 * time.Minute)
+			signing = shape.call(ctx, self)
+			_, err := tenant.Require(ctx)
+			return err
+		})
+		err := shape.call(acme(t, g), cc)
+		if reason(err) != tenant.ContextExpired || status.Code(err) != codes.Unauthenticated {
+			t.Errorf("Require: got %v", err)
+		}
+		if reason(signing) != tenant.ContextExpired {
+			t.Errorf("signing: got %v", signing)
+		}
+		if runs := m.ran.take(); len(runs) != 1 {
+			t.Errorf("handlers ran for %q", runs)
+		}
+	})
+	for want, gone := range map[tenant.Reason]func(*mesh){
+		tenant.PolicyUnavailable:   func(m *mesh) { m.policy.p.Store(nil) },
+		tenant.IdentityUnavailable: func(m *mesh) { m.self.Remove() },
+	} {
+		each(t, "P6 gone since: "+string(want), func(t *testing.T, shape shape) {
 			m := newMesh(t)
-			self := m.dial(m.guard.DialOptions(svid.Expect(id("target")))...)
 			g, cc := m.client("gateway")
-			var signing error
 			m.ran.setHook(func(ctx context.Context) error {
-				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // as a background task does
-				defer cancel()
-				m.clock.advance(10 * time.Minute)
-				signing = shape.call(ctx, self)
+				gone(m)
 				_, err := tenant.Require(ctx)
 				return err
 			})
-			err := shape.call(acme(t, g), cc)
-			if reason(err) != tenant.ContextExpired || status.Code(err) != codes.Unauthenticated {
-				t.Errorf("Require: got %v", err)
-			}
-			if reason(signing) != tenant.ContextExpired {
-				t.Errorf("signing: got %v", signing)
-			}
-			if runs := m.ran.take(); len(runs) != 1 {
-				t.Errorf("handlers ran for %q", runs)
-			}
-		})
-		t.Run("P2 a policy that no longer allows it/"+shape.name, func(t *testing.T) {
-			m := newMesh(t)
-			g, cc := m.client("gateway")
-			m.ran.setHook(func(ctx context.Context) error {
-				m.policy.p.Store(parsePolicy(t, strings.Replace(document, `tenants: ["*"]`, "tenants: [globex]", 1)))
-				return tenant.Owns(ctx, claims("acme").Tenant)
-			})
-			if err := shape.call(acme(t, g), cc); reason(err) != tenant.TenantNotBound {
-				t.Errorf("got %v", err)
-			}
-		})
-		t.Run("H5 a bundle that is gone/"+shape.name, func(t *testing.T) {
-			m := newMesh(t)
-			g, cc := m.client("gateway")
-			m.ran.setHook(func(ctx context.Context) error {
-				if err := m.domain.RotateRoot(); err != nil {
-					return err
-				}
-				m.domain.DropOldRoots()
-				_, err := tenant.Require(ctx)
-				return err
-			})
-			if err := shape.call(acme(t, g), cc); reason(err) != tenant.SVIDUntrusted {
-				t.Errorf("got %v", err)
+			if err := shape.call(acme(t, g), cc); reason(err) != want || status.Code(err) != codes.Unavailable {
+				t.Errorf("got %v, want %s", err, want)
 			}
 		})
 	}
+	each(t, "I5 an identity that is gone after header time", func(t *testing.T, shape shape) {
+		m := newMesh(t)
+		m.addr = m.serveAround(
+			grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+				m.self.Remove()
+				return next(ctx, req)
+			}),
+			grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+				m.self.Remove()
+				return next(srv, ss)
+			}))
+		m.refused(shape.call(deadline(t), m.attack(m.svid("gateway"), m.honest("gateway"))), tenant.IdentityUnavailable)
+	})
+	each(t, "P2 a policy that no longer allows it", func(t *testing.T, shape shape) {
+		m := newMesh(t)
+		g, cc := m.client("gateway")
+		m.ran.setHook(func(ctx context.Context) error {
+			m.policy.p.Store(parsePolicy(t, strings.Replace(document, `tenants: ["*"]`, "tenants: [globex]", 1)))
+			return tenant.Owns(ctx, claims("acme").Tenant)
+		})
+		if err := shape.call(acme(t, g), cc); reason(err) != tenant.TenantNotBound {
+			t.Errorf("got %v", err)
+		}
+	})
+	each(t, "H5 a bundle that is gone", func(t *testing.T, shape shape) {
+		m := newMesh(t)
+		g, cc := m.client("gateway")
+		m.ran.setHook(func(ctx context.Context) error {
+			if err := m.domain.RotateRoot(); err != nil {
+				return err
+			}
+			m.domain.DropOldRoots()
+			_, err := tenant.Require(ctx)
+			return err
+		})
+		if err := shape.call(acme(t, g), cc); reason(err) != tenant.SVIDUntrusted {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("S2 claims expire on a stream", func(t *testing.T) {
 		m := newMesh(t)
 		g, cc := m.client("gateway")
@@ -232,25 +280,24 @@ func TestOwns(t *testing.T) {
 	m := newMesh(t)
 	g, cc := m.client("gateway")
 	m.ran.setHook(func(ctx context.Context) error { return tenant.Owns(ctx, claims("globex").Tenant) })
-	for _, shape := range shapes {
-		err := shape.call(acme(t, g), cc)
-		st := status.Convert(err)
+	m.each("D4 a record of another tenant", func(m *mesh, s shape) {
+		st := status.Convert(s.call(acme(m.t, g), cc))
 		if st.Code() != codes.NotFound || st.Message() != "not found" || len(st.Details()) != 0 {
-			t.Errorf("%s: got %v %v", shape.name, st, st.Details())
+			m.t.Errorf("got %v %v", st, st.Details())
 		}
-	}
-	if events := m.audit.take(); len(events) != 2*len(shapes) || events[1].Reason != tenant.TenantMismatch {
-		t.Errorf("audit: %+v", events)
-	}
+		if events := m.audit.take(); len(events) != 2 || events[1].Reason != tenant.TenantMismatch {
+			m.t.Errorf("audit: %+v", events)
+		}
+	})
 }
 
 // TestCopiedMetadata: a handler that copies what it received to what it sends
-// forwards no proof (M3).
+// forwards no proof.
 func TestCopiedMetadata(t *testing.T) {
 	m := newMesh(t)
 	self := m.dial(m.guard.DialOptions(svid.Expect(id("target")))...)
 	g, cc := m.client("gateway")
-	for _, shape := range shapes {
+	m.each("M3 copied metadata", func(m *mesh, s shape) {
 		depth := 0
 		m.ran.setHook(func(ctx context.Context) error {
 			if depth++; depth > 1 {
@@ -258,26 +305,22 @@ func TestCopiedMetadata(t *testing.T) {
 			}
 			md, _ := metadata.FromIncomingContext(ctx)
 			md.Delete("content-type") // reserved in gRPC
-			return shape.call(metadata.NewOutgoingContext(ctx, md), self)
+			return s.call(metadata.NewOutgoingContext(ctx, md), self)
 		})
-		if err := shape.call(acme(t, g), cc); err != nil {
-			t.Errorf("M3 %s: %v", shape.name, err)
+		if err := s.call(acme(m.t, g), cc); err != nil {
+			m.t.Error(err)
 		}
-	}
+		if events := m.audit.take(); len(events) != 2 || len(events[1].Path) != 2 {
+			m.t.Errorf("audit: %+v", events)
+		}
+	})
 }
 
 // TestNoTenantToForward: a context without a tenant never picks one up.
 func TestNoTenantToForward(t *testing.T) {
 	m := newMesh(t)
 	_, cc := m.client("orders")
-	for _, shape := range shapes {
-		if err := shape.call(deadline(t), cc); reason(err) != tenant.ContextMissing {
-			t.Errorf("%s: got %v", shape.name, err)
-		}
-	}
-	if events := m.audit.take(); len(events) != 0 {
-		t.Errorf("a call left: %+v", events)
-	}
+	m.each("no tenant", func(m *mesh, s shape) { m.notLeft(s.call(deadline(m.t), cc), tenant.ContextMissing) })
 }
 
 // TestCallNotAllowed: the workload's own calls are checked before a call leaves.
@@ -286,24 +329,21 @@ func TestCallNotAllowed(t *testing.T) {
 	m.policy.p.Store(parsePolicy(t, strings.Replace(document, "calls: [/grpc.testing.TestService/*]", "calls: [/other.Service/*]", 1)))
 	g, cc := m.client("gateway")
 	ctx := acme(t, g)
-	for _, shape := range shapes {
-		if err := shape.call(ctx, cc); reason(err) != tenant.CallNotAllowed {
-			t.Errorf("%s: got %v", shape.name, err)
-		}
-	}
-	if events := m.audit.take(); len(events) != 0 {
-		t.Errorf("a call left: %+v", events)
-	}
+	m.each("H4 a call that is not the workload's", func(m *mesh, s shape) {
+		m.notLeft(s.call(ctx, cc), tenant.CallNotAllowed)
+	})
 }
 
-// TestRotation: I5, both ends' SVIDs rotate while calls run, and none is lost.
-func TestRotation(t *testing.T) {
+// TestRotation: both ends' SVIDs rotate while calls run, and none is lost.
+func TestRotation(t *testing.T) { t.Run("I5 rotation loses no call", testRotation) }
+
+func testRotation(t *testing.T) {
 	m := newMesh(t)
 	gateway, orders := m.workload("gateway"), m.workload("orders")
-	g := m.newGuard(gateway, new(trail), time.Now)
+	g := m.newGuard(gateway, newTrail(), time.Now)
 	// Connections that end all the time, so that new SVIDs come into use.
 	server, err := interceptors.New(interceptors.Config{
-		Source: orders, Policy: m.policy, Audit: new(trail), MaxConnectionAge: 100 * time.Millisecond,
+		Source: orders, Policy: m.policy, Audit: newTrail(), MaxConnectionAge: 100 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -406,7 +446,7 @@ func (b *safeBuffer) String() string {
 
 func TestConfig(t *testing.T) {
 	m := newMesh(t)
-	good := interceptors.Config{Source: m.workload("gateway"), Policy: m.policy, Audit: new(trail)}
+	good := interceptors.Config{Source: m.workload("gateway"), Policy: m.policy, Audit: newTrail()}
 	for want, spoil := range map[string]func(*interceptors.Config){
 		"Config.Source":           func(c *interceptors.Config) { c.Source = nil },
 		"Config.Policy":           func(c *interceptors.Config) { c.Policy = nil },

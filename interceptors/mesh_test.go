@@ -2,17 +2,14 @@ package interceptors_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,26 +17,39 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	healthserver "google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/policy"
-	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
-// The mesh of the tests: a trust domain, one server ("target"), and whoever
-// calls it. CacheableUnaryCall is registered and covered by no rule.
+// TestMain demands that each line of the attack catalogue that this package is
+// about ran over all four shapes.
+func TestMain(m *testing.M) {
+	os.Exit(attacktest.Main(&account, m, shapes, "T9",
+		"H1", "H2", "H3", "H4", "H5", "H6", "H7", "H8", "H9", "H10", "H11",
+		"I1", "I2", "I3", "I4", "I5", "I6", "I7", "M1", "M2", "M3", "M4", "M5", "M6"))
+}
+
+var account attacktest.Account
+
+// The mesh of the tests: a trust domain and one that is federated with it, one
+// server ("target"), and whoever calls it. CacheableUnaryCall is registered and
+// covered by no rule.
 const document = `
 version: 1
 trust_domains:
@@ -52,8 +62,17 @@ workloads:
     tenants: ["*"]
     originate: {issuers: ["https://login.example"], scopes: ["orders.*"], subjects: ["user-*"], classification: 2, max_ttl: 5m}
     calls: [/grpc.testing.TestService/*]
+  - name: tts
+    match: spiffe://prod.example/tts
+    tenants: ["*"]
+    originate: {issuers: ["https://login.example"], scopes: ["orders.*"]}
+    calls: [/grpc.testing.TestService/*]
   - name: orders
     match: spiffe://prod.example/orders
+    tenants: ["*"]
+    calls: [/grpc.testing.TestService/*]
+  - name: stock
+    match: spiffe://prod.example/stock
     tenants: ["*"]
     calls: [/grpc.testing.TestService/*]
   - name: target
@@ -64,6 +83,19 @@ workloads:
     match: spiffe://prod.example/reports
     tenants: [globex]
     originate: {issuers: ["https://login.example"], scopes: ["orders.*"]}
+    calls: [/grpc.testing.TestService/*]
+  - name: runner
+    match: spiffe://prod.example/tenant/{tenant}/runner/*
+    tenants: ["{tenant}"]
+    originate: {issuers: ["https://login.example"], scopes: ["orders.*"]}
+    calls: [/grpc.testing.TestService/*]
+  - name: pay
+    match: spiffe://prod.example/service/pay
+    tenants: ["*"]
+    calls: [/grpc.testing.TestService/*]
+  - name: dotted
+    match: spiffe://prod.example/a.b
+    tenants: ["*"]
     calls: [/grpc.testing.TestService/*]
   - name: intruder
     match: spiffe://prod.example/intruder
@@ -79,13 +111,17 @@ workloads:
     calls: [/grpc.testing.TestService/*]
 methods:
   - match: /grpc.testing.TestService/UnaryCall
-    callers: [gateway, orders, reports, intruder, partner, target]
+    callers: [tts, gateway, orders, stock, reports, runner, intruder, partner, target, pay, dotted]
+    scopes: [orders.read]
   - match: /grpc.testing.TestService/StreamingOutputCall
-    callers: [gateway, orders, reports, intruder, partner, target]
+    callers: [tts, gateway, orders, stock, reports, runner, intruder, partner, target, pay, dotted]
+    scopes: [orders.read]
   - match: /grpc.testing.TestService/StreamingInputCall
-    callers: [gateway, orders, reports, intruder, partner, target]
+    callers: [tts, gateway, orders, stock, reports, runner, intruder, partner, target, pay, dotted]
+    scopes: [orders.read]
   - match: /grpc.testing.TestService/FullDuplexCall
-    callers: [gateway, orders, reports, intruder, partner, target]
+    callers: [tts, gateway, orders, stock, reports, runner, intruder, partner, target, pay, dotted]
+    scopes: [orders.read]
   - match: /grpc.testing.TestService/EmptyCall
     exempt: true
 tenants:
@@ -115,20 +151,65 @@ type trail struct {
 	mu     sync.Mutex
 	events []audit.Event
 	fail   error
-	notify chan struct{} // if not nil, gets a value for each event
+	hangs  bool
+	during func()        // runs during the next Record
+	came   chan struct{} // closed when the next event comes
 }
 
-func (s *trail) Record(_ context.Context, e audit.Event) error {
+// once makes f run while the next event is recorded.
+func (s *trail) once(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.during = f
+}
+
+// hang makes the sink take nothing any more, and not answer either.
+func (s *trail) hang() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hangs = true
+}
+
+func newTrail() *trail { return &trail{came: make(chan struct{})} }
+
+func (s *trail) Record(ctx context.Context, e audit.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hangs {
+		s.mu.Unlock()
+		<-ctx.Done()
+		s.mu.Lock()
+		return ctx.Err()
+	}
 	if s.fail != nil {
 		return s.fail
 	}
-	s.events = append(s.events, e)
-	if s.notify != nil {
-		s.notify <- struct{}{}
+	if s.during != nil {
+		s.during()
+		s.during = nil
 	}
+	s.events = append(s.events, e)
+	close(s.came)
+	s.came = make(chan struct{})
 	return nil
+}
+
+// await returns the events since the last take, of which there is one at least.
+func (s *trail) await(t *testing.T) []audit.Event {
+	t.Helper()
+	for ctx := deadline(t); ; {
+		s.mu.Lock()
+		came := s.came
+		s.mu.Unlock()
+		if events := s.take(); len(events) > 0 {
+			return events
+		}
+		select {
+		case <-came:
+		case <-ctx.Done():
+			t.Fatal("audit: no event")
+		}
+	}
 }
 
 // take returns the events since the last take.
@@ -162,6 +243,26 @@ type mesh struct {
 	addr   string
 	ran    *handlerLog
 	server *grpc.Server
+
+	self    *devdomain.Workload // the target
+	partner *devdomain.Domain   // federated with domain
+	logged  *safeBuffer         // what the guards log
+	svids   map[string]*x509svid.SVID
+}
+
+// each runs f over all four shapes, as subtests of name.
+func (m *mesh) each(name string, f func(*mesh, shape)) {
+	m.t.Helper()
+	each(m.t, name, func(t *testing.T, s shape) {
+		c := *m
+		c.t = t
+		f(&c, s)
+	})
+}
+
+func each(t *testing.T, name string, f func(*testing.T, shape)) {
+	t.Helper()
+	attacktest.Run(&account, t, name, shapes, f)
 }
 
 // handlerLog is what the handlers themselves say: whether one ran, and hook.
@@ -249,16 +350,36 @@ func (s *service) FullDuplexCall(ss grpc_testing.TestService_FullDuplexCallServe
 
 func newMesh(t *testing.T, options ...grpc.ServerOption) *mesh {
 	t.Helper()
-	domain, err := devdomain.New(devdomain.Config{TrustDomain: "prod.example"})
-	if err != nil {
-		t.Fatal(err)
+	m := &mesh{t: t, policy: new(source), ran: new(handlerLog),
+		logged: new(safeBuffer), svids: map[string]*x509svid.SVID{}}
+	for name, domain := range map[string]**devdomain.Domain{"prod.example": &m.domain, "partner.example": &m.partner} {
+		var err error
+		if *domain, err = devdomain.New(devdomain.Config{TrustDomain: name}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = (*domain).Close() })
 	}
-	t.Cleanup(func() { _ = domain.Close() })
-	m := &mesh{t: t, domain: domain, clock: new(clock), audit: new(trail), policy: new(source), ran: new(handlerLog)}
+	m.domain.Federate(m.partner)
+	m.partner.Federate(m.domain)
+	t.Cleanup(func() {
+		if strings.Contains(m.logged.String(), canary) {
+			t.Errorf("M6 a guard logs a claim: %s", m.logged)
+		}
+	})
 	m.policy.p.Store(parsePolicy(t, document))
-	m.guard = m.newGuard(m.workload("target"), m.audit, m.clock.now)
-	m.server, m.addr = m.serve(append(m.guard.ServerOptions(), options...)...)
-	return m
+	m.self = m.workload("target")
+	return m.anew(options...)
+}
+
+// anew returns a mesh that differs in its target: another server with a clock
+// and an audit trail of its own.
+func (m *mesh) anew(options ...grpc.ServerOption) *mesh {
+	m.t.Helper()
+	c := *m
+	c.clock, c.audit = new(clock), newTrail()
+	c.guard = c.newGuard(c.self, c.audit, c.clock.now)
+	c.server, c.addr = c.serve(append(c.guard.ServerOptions(), options...)...)
+	return &c
 }
 
 func (m *mesh) workload(name string) *devdomain.Workload {
@@ -272,10 +393,19 @@ func (m *mesh) workload(name string) *devdomain.Workload {
 
 func (m *mesh) newGuard(src svid.Snapshotter, sink audit.Sink, now func() time.Time) *interceptors.Guard {
 	m.t.Helper()
-	g, err := interceptors.New(interceptors.Config{
+	return m.guardOf(m.config(src, sink, now))
+}
+
+func (m *mesh) config(src svid.Snapshotter, sink audit.Sink, now func() time.Time) interceptors.Config {
+	return interceptors.Config{
 		Source: src, Policy: m.policy, Audit: sink, Clock: now,
-		Logger: slog.New(slog.DiscardHandler), MaxConnectionAge: time.Hour,
-	})
+		Logger: slog.New(slog.NewJSONHandler(m.logged, nil)), MaxConnectionAge: time.Hour,
+	}
+}
+
+func (m *mesh) guardOf(cfg interceptors.Config) *interceptors.Guard {
+	m.t.Helper()
+	g, err := interceptors.New(cfg)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -285,12 +415,26 @@ func (m *mesh) newGuard(src svid.Snapshotter, sink audit.Sink, now func() time.T
 
 func (m *mesh) serve(options ...grpc.ServerOption) (*grpc.Server, string) {
 	m.t.Helper()
+	return m.serveAs(&service{log: m.ran}, options...)
+}
+
+func (m *mesh) serveAs(impl grpc_testing.TestServiceServer, options ...grpc.ServerOption) (*grpc.Server, string) {
+	m.t.Helper()
+	return m.serveWith(func(srv *grpc.Server) {
+		grpc_testing.RegisterTestServiceServer(srv, impl)
+		healthpb.RegisterHealthServer(srv, healthserver.NewServer())
+		reflection.Register(srv)
+	}, options...)
+}
+
+func (m *mesh) serveWith(register func(*grpc.Server), options ...grpc.ServerOption) (*grpc.Server, string) {
+	m.t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	srv := grpc.NewServer(options...)
-	grpc_testing.RegisterTestServiceServer(srv, &service{log: m.ran})
+	register(srv)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(lis) }()
 	m.t.Cleanup(func() {
@@ -321,7 +465,7 @@ func (m *mesh) dialTo(addr string, options ...grpc.DialOption) *grpc.ClientConn 
 // connection to the target.
 func (m *mesh) client(name string) (*interceptors.Guard, *grpc.ClientConn) {
 	m.t.Helper()
-	g := m.newGuard(m.workload(name), new(trail), time.Now)
+	g := m.newGuard(fixed{m.svid(name), m.bundles()}, newTrail(), time.Now)
 	return g, m.dial(g.DialOptions(svid.Expect(id("target")))...)
 }
 
@@ -344,8 +488,12 @@ func claims(name string) *hop.Claims {
 	return &hop.Claims{
 		Transaction: "txn-1", Tenant: tid, TenantUID: name + "-uid-1", Subject: "user-1", Issuer: "https://login.example",
 		Scopes: []string{"orders.read"}, IssuedAt: now, Expires: now.Add(4 * time.Minute),
+		Attributes: map[string]string{canary: canary}, Request: map[string]string{"request": canary},
 	}
 }
+
+// canary stands in claims that are secret. It shows nowhere (M6).
+const canary = "CANARY7"
 
 func deadline(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -358,6 +506,8 @@ type shape struct {
 	name, method string
 	call         func(context.Context, *grpc.ClientConn, ...grpc.CallOption) error
 }
+
+func (s shape) String() string { return s.name }
 
 var shapes = []shape{
 	{"unary", grpc_testing.TestService_UnaryCall_FullMethodName, func(ctx context.Context, cc *grpc.ClientConn, o ...grpc.CallOption) error {
@@ -411,7 +561,7 @@ func drain[T any](recv func() (T, error)) error {
 // likes: forge returns the metadata for one attempt on one connection.
 type attacker struct {
 	creds *svid.Credentials
-	forge func(conn *svid.Conn, method string) (map[string]string, error)
+	forge forgery
 }
 
 func (a *attacker) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
@@ -423,17 +573,21 @@ func (a *attacker) GetRequestMetadata(ctx context.Context, _ ...string) (map[str
 	if a.forge == nil {
 		return nil, nil
 	}
-	return a.forge(conn, info.Method)
+	return a.forge(conn.Binding(), info.Method)
 }
 
 func (a *attacker) RequireTransportSecurity() bool { return true }
 
-// attack returns a connection to the target by the SVID of src, without a guard.
-func (m *mesh) attack(src svid.Snapshotter, forge func(*svid.Conn, string) (map[string]string, error)) *grpc.ClientConn {
+// attack returns a connection to the target by an SVID, without a guard.
+func (m *mesh) attack(by *x509svid.SVID, forge forgery) *grpc.ClientConn {
 	m.t.Helper()
-	creds := svid.NewClientCredentials(src, svid.Expect(id("target")))
+	creds := svid.NewClientCredentials(fixed{by, m.bundles()}, svid.Expect(id("target")))
 	return m.dial(grpc.WithTransportCredentials(creds), grpc.WithPerRPCCredentials(&attacker{creds, forge}))
 }
+
+// forgery makes metadata for a connection to the target, known by its binding,
+// and a method.
+type forgery func(binding [32]byte, method string) (map[string]string, error)
 
 // fixed is an identity that never changes.
 type fixed struct {
@@ -455,41 +609,26 @@ func (m *mesh) issue(name string, options ...devdomain.LeafOption) *x509svid.SVI
 	return s
 }
 
-func (m *mesh) bundles() *x509bundle.Set { return x509bundle.NewSet(m.domain.Bundle()) }
-
-// received returns the chain that `to` holds after `from` handed it one.
-func received(chain *hop.Chain, from *x509svid.SVID, to string, bundles x509bundle.Source, now time.Time, change ...func(*hop.Handover)) (*hop.Chain, error) {
-	h := hop.Handover{Kind: hop.Call, Audience: to, Target: "/orders.v1.Orders/List", Binding: [32]byte{1}, Now: now}
-	for _, f := range change {
-		f(&h)
+// svid returns the one SVID of a workload, named by its path or its SPIFFE ID.
+func (m *mesh) svid(name string) *x509svid.SVID {
+	m.t.Helper()
+	if m.svids[name] == nil {
+		issue := m.domain.Issue
+		full := id(name)
+		if strings.HasPrefix(name, "spiffe://") {
+			issue, full = m.partner.Issue, name
+		}
+		s, err := issue(full)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		m.svids[name] = s
 	}
-	md, err := chain.Sign(from, h)
-	if err != nil {
-		return nil, err
-	}
-	self, err := spiffeid.FromString(to)
-	if err != nil {
-		return nil, err
-	}
-	return hop.Verify(md, hop.Expected{
-		Kind: hop.Call, Peer: from.Certificates, Self: self, Target: h.Target, Binding: h.Binding, Bundles: bundles, Now: now,
-	})
+	return m.svids[name]
 }
 
-// handOver returns the honest handover for a connection and a method.
-func handOver(conn *svid.Conn, method string) hop.Handover {
-	return hop.Handover{Kind: hop.Call, Audience: conn.PeerID().String(), Target: method, Binding: conn.Binding(), Now: time.Now()}
-}
-
-func onWire(md hop.Metadata, err error) (map[string]string, error) {
-	if err != nil {
-		return nil, fmt.Errorf("attacker: %w", err)
-	}
-	out := map[string]string{hop.HopsKey: md.Hops}
-	if md.Certs != "" {
-		out[hop.CertsKey] = md.Certs
-	}
-	return out, nil
+func (m *mesh) bundles() *x509bundle.Set {
+	return x509bundle.NewSet(m.domain.Bundle(), m.partner.Bundle())
 }
 
 // refused asserts that a call was refused for the reason, in the caller's eyes
@@ -498,6 +637,9 @@ func (m *mesh) refused(err error, want tenant.Reason) audit.Event {
 	m.t.Helper()
 	if got := interceptors.ReasonOf(err); got != want {
 		m.t.Errorf("the caller sees reason %q in %v, want %s", got, err, want)
+	}
+	if s := fmt.Sprintf("%+v %v", err, status.Convert(err).Details()); strings.Contains(s, canary) {
+		m.t.Errorf("M6 the caller sees a claim: %s", s)
 	}
 	return m.recorded(want)
 }
@@ -509,10 +651,25 @@ func (m *mesh) recorded(want tenant.Reason) audit.Event {
 	if len(events) != 1 || events[0].Allowed || events[0].Reason != want {
 		m.t.Fatalf("audit: got %+v, want one refusal for %s", events, want)
 	}
+	m.notRun()
+	m.noLeak(events...)
+	return events[0]
+}
+
+// notRun asserts that no handler of the target says that it ran.
+func (m *mesh) notRun() {
+	m.t.Helper()
 	if runs := m.ran.take(); len(runs) != 0 {
 		m.t.Errorf("the handler ran for %q", runs)
 	}
-	return events[0]
+}
+
+// noLeak asserts that audit shows no secret claim.
+func (m *mesh) noLeak(events ...audit.Event) {
+	m.t.Helper()
+	if s := fmt.Sprintf("%+v", events); strings.Contains(s, canary) {
+		m.t.Errorf("M6 audit shows a claim: %s", s)
+	}
 }
 
 // allowed asserts that a call ran for the tenant and was recorded so.
@@ -537,51 +694,3 @@ func withMetadata(ctx context.Context, pairs ...string) context.Context {
 }
 
 func reason(err error) tenant.Reason { return interceptors.ReasonOf(err) }
-
-// resign changes the last statement and signs it again, as an insider can who
-// took the sender's checks out.
-func resign(md hop.Metadata, by *x509svid.SVID, change func(*hop.Statement)) (hop.Metadata, error) {
-	return resignAs(md, by, "tenantmesh-v1-call\x00", change)
-}
-
-// resignAs signs by SPEC.md, section 5, for a key on P-256.
-func resignAs(md hop.Metadata, by *x509svid.SVID, prefix string, change func(*hop.Statement)) (hop.Metadata, error) {
-	raw, err := base64.RawURLEncoding.DecodeString(md.Hops)
-	if err != nil {
-		return md, err
-	}
-	chain := new(pb.HopChain)
-	if err := proto.Unmarshal(raw, chain); err != nil {
-		return md, err
-	}
-	last := chain.Hops[len(chain.Hops)-1]
-	s, err := hop.ParseStatement(last.Statement)
-	if err != nil {
-		return md, err
-	}
-	change(s)
-	if last.Statement, err = s.Marshal(); err != nil {
-		return md, err
-	}
-	root := sha256.Sum256(append([]byte{0}, last.Statement...))
-	digest := sha256.Sum256(append([]byte(prefix+"\x00\x00\x00\x01"), root[:]...))
-	key, ok := by.PrivateKey.(*ecdsa.PrivateKey)
-	if !ok {
-		return md, errors.New("not an EC key")
-	}
-	r, sig, err := ecdsa.Sign(rand.Reader, key, digest[:])
-	if err != nil {
-		return md, err
-	}
-	if n := key.Params().N; new(big.Int).Lsh(sig, 1).Cmp(n) > 0 {
-		sig.Sub(n, sig)
-	}
-	last.Signature = make([]byte, 64)
-	r.FillBytes(last.Signature[:32])
-	sig.FillBytes(last.Signature[32:])
-	if raw, err = (proto.MarshalOptions{Deterministic: true}).Marshal(chain); err != nil {
-		return md, err
-	}
-	md.Hops = base64.RawURLEncoding.EncodeToString(raw)
-	return md, nil
-}

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"slices"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/internal/mint"
@@ -24,82 +26,145 @@ import (
 // [tenant.ContextPresent] where ctx carries a tenant already, or the reason why
 // policy refuses.
 func (g *Guard) Originate(ctx context.Context, claims *hop.Claims) (context.Context, error) {
-	c := &call{point: audit.Originate, asserted: claims}
-	out, err := g.originate(ctx, claims, c)
-	if err == nil {
-		err = g.allow(ctx, c)
-	}
-	if err != nil {
-		_ = g.refuse(ctx, c, err)
-		return nil, err
-	}
-	return out, nil
+	o := &origination{g: g}
+	return o.begin(ctx, claims, func() error {
+		if mint.From(ctx) != nil {
+			return tenant.Deny(tenant.ContextPresent, "the context carries a tenant already")
+		}
+		return nil
+	})
 }
 
-func (g *Guard) originate(ctx context.Context, claims *hop.Claims, c *call) (context.Context, error) {
+// OriginateAnew is [Guard.Originate] for a workload at a boundary: it starts a
+// chain that is derived from the one that ctx carries, for callees that shall
+// or can not verify the hops before this workload. Policy must let it do so for
+// each trust domain on that chain's path (originate: from). The claims name the
+// chain as their parent; they must be for its tenant, with no scope and no
+// classification beyond it, and they expire with it at the latest.
+//
+// Beside the reasons of Originate it fails as [tenant.Require] does, and with
+// [tenant.OriginationNotAllowed], [tenant.ScopeWidened] or
+// [tenant.ClassificationNotAllowed] for claims beyond their parent.
+func (g *Guard) OriginateAnew(ctx context.Context, claims *hop.Claims) (context.Context, error) {
+	o := &origination{g: g}
+	return o.begin(mint.Without(ctx), claims, func() (err error) {
+		if o.parent, o.from, err = outgoing(ctx); err != nil {
+			return err
+		}
+		return o.derive()
+	})
+}
+
+// origination is a chain that is started, and what it stands on.
+type origination struct {
+	g      *Guard
+	claims *hop.Claims
+	chain  *hop.Chain
+	parent *mint.Record // nil unless it is derived
+	from   *hop.Chain
+	policy *policy.Policy // that allowed it last
+}
+
+func (o *origination) begin(ctx context.Context, claims *hop.Claims, prepare func() error) (context.Context, error) {
+	c := &call{g: o.g, point: audit.Originate, asserted: claims}
+	err := o.originate(claims, c, prepare)
+	if err == nil {
+		err = c.allow(ctx)
+	}
+	if err != nil {
+		_ = c.refuse(ctx, err)
+		return nil, err
+	}
+	return mint.With(ctx, c.newRecord(nil, o.valid)), nil
+}
+
+func (o *origination) originate(claims *hop.Claims, c *call, prepare func() error) error {
 	if claims == nil {
-		return nil, tenant.Deny(tenant.ContextMissing, "no claims to originate")
+		return tenant.Deny(tenant.ContextMissing, "no claims to originate")
 	}
-	if mint.From(ctx) != nil {
-		return nil, tenant.Deny(tenant.ContextPresent, "the context carries a tenant already")
-	}
-	p, err := g.policy()
+	is, snap, err := o.g.state()
 	if err != nil {
-		return nil, err
-	}
-	snap, err := g.cfg.Source.Snapshot()
-	if err != nil {
-		return nil, err
+		return err
 	}
 	self := snap.SVID.ID
-	c.peer = self.String()
+	c.peer, c.policy = self.String(), is.policy
 
-	claims = claims.Clone()
+	o.claims = claims.Clone()
+	claims = o.claims
 	slices.Sort(claims.Scopes)
 	claims.Scopes = slices.Compact(claims.Scopes)
 	if claims.Transaction == "" {
 		claims.Transaction = rand.Text()
 	}
 	if claims.TenantUID == "" {
-		claims.TenantUID, _ = p.TenantUID(claims.Tenant) // if it is not listed, policy refuses below
+		claims.TenantUID, _ = is.policy.TenantUID(claims.Tenant) // if it is not listed, policy refuses below
 	}
-	claims.IssuedAt = g.cfg.Clock()
-	latest := claims.IssuedAt.Add(p.MaxTTL(self))
+	claims.IssuedAt = o.g.cfg.Clock()
+	latest := claims.IssuedAt.Add(is.policy.MaxTTL(self))
 	if claims.Expires.IsZero() || claims.Expires.After(latest) {
 		claims.Expires = latest
 	}
-	leave := p.MayOriginate(self, claims, nil)
+	if err := prepare(); err != nil {
+		return err
+	}
+	leave := o.decide(is.policy, self)
 	c.rules = leave.Rules()
 	if err := leave.Err(); err != nil {
-		return nil, err
+		return err
 	}
-	chain, err := hop.Begin(claims)
-	if err != nil {
-		return nil, err
+	o.policy = is.policy
+	if o.chain, err = hop.Begin(claims); err != nil {
+		return err
 	}
-	c.chain = chain
-	return mint.With(ctx, g.newRecord(chain, nil, func() error {
-		return g.mayStillOriginate(chain, p)
-	})), nil
+	c.chain = o.chain
+	return nil
 }
 
-// mayStillOriginate says whether a chain that was begun under one policy may
-// still be used.
-func (g *Guard) mayStillOriginate(chain *hop.Chain, decided *policy.Policy) error {
-	p, err := g.policy()
+// derive makes the claims those of a chain derived from another.
+func (o *origination) derive() error {
+	c, p := o.claims, o.from.Claims()
+	switch {
+	case c.Tenant != p.Tenant || c.TenantUID != p.TenantUID:
+		return tenant.Deny(tenant.OriginationNotAllowed, "the claims are for another tenant than their parent")
+	case slices.ContainsFunc(c.Scopes, func(s string) bool { return !slices.Contains(o.from.Scopes(), s) }):
+		return tenant.Deny(tenant.ScopeWidened, "a scope that the parent does not hold")
+	case c.Classification > p.Classification:
+		return tenant.Deny(tenant.ClassificationNotAllowed, "the claims reach to %d, their parent to %d", c.Classification, p.Classification)
+	case o.from.Origin() == nil:
+		return tenant.Deny(tenant.ContextPresent, "the context's chain was started here and handed over by nobody")
+	}
+	c.Parent = o.from.Origin()
+	if until := o.from.Until(); until.Before(c.Expires) {
+		c.Expires = until
+	}
+	return nil
+}
+
+func (o *origination) decide(p *policy.Policy, self spiffeid.ID) policy.Decision {
+	var from []hop.Step
+	if o.from != nil {
+		from = o.from.Path()
+	}
+	return p.MayOriginate(self, o.claims, from)
+}
+
+// valid says whether the chain may still be used.
+func (o *origination) valid() error {
+	is, snap, err := o.g.state()
 	if err != nil {
 		return err
 	}
-	if err := chain.Valid(g.cfg.Clock()); err != nil {
+	if o.parent != nil {
+		if err := o.parent.Valid(); err != nil {
+			return err
+		}
+	}
+	if err := o.chain.Valid(o.g.cfg.Clock()); err != nil {
 		return err
 	}
-	if p == decided {
+	if is.policy == o.policy {
 		return nil
 	}
-	snap, err := g.cfg.Source.Snapshot()
-	if err != nil {
-		return err
-	}
-	leave := p.MayOriginate(snap.SVID.ID, chain.Claims(), nil)
+	leave := o.decide(is.policy, snap.SVID.ID)
 	return leave.Err()
 }

@@ -2,6 +2,7 @@ package interceptors_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,9 +11,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/tenantmesh/tenantmesh/audit"
+	"github.com/tenantmesh/tenantmesh/internal/mint"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
 	"github.com/tenantmesh/tenantmesh/tenant"
@@ -26,34 +30,94 @@ func TestOtherTransport(t *testing.T) {
 	web.EnableHTTP2 = true
 	web.StartTLS()
 	t.Cleanup(web.Close)
-	for _, shape := range shapes {
-		t.Run("I6 "+shape.name, func(t *testing.T) {
-			m := *m
-			m.t = t
-			req, err := http.NewRequestWithContext(deadline(t), http.MethodPost, web.URL+shape.method, strings.NewReader("\x00\x00\x00\x00\x00"))
-			if err != nil {
-				t.Fatal(err)
+	m.each("I6 a transport that is not ours", func(m *mesh, shape shape) {
+		t := m.t
+		req, err := http.NewRequestWithContext(deadline(t), http.MethodPost, web.URL+shape.method, strings.NewReader("\x00\x00\x00\x00\x00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/grpc")
+		req.Header.Set("Te", "trailers")
+		resp, err := web.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if _, err := resp.Body.Read(make([]byte, 1)); err == nil {
+			t.Error("the server answers with a message")
+		}
+		code, message := resp.Trailer.Get("Grpc-Status"), resp.Trailer.Get("Grpc-Message")
+		if code == "" { // trailers only
+			code, message = resp.Header.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")
+		}
+		if code != "16" || message != "unauthenticated" {
+			t.Errorf("the caller sees status %s %q", code, message)
+		}
+		m.recorded(tenant.PeerUnauthenticated)
+	})
+}
+
+// TestOtherWiring: clients that are wired otherwise than DialOptions has it send
+// nothing.
+func TestOtherWiring(t *testing.T) {
+	m := newMesh(t)
+	own := fixed{m.svid("gateway"), m.bundles()}
+	expect := svid.Expect(id("target"))
+	theirs := grpc.WithTransportCredentials(svid.NewClientCredentials(own, expect))
+	exchange := func() {
+		m.policy.p.Store(parsePolicy(t, strings.Replace(document, `subjects: ["user-*"]`, `subjects: ["nobody"]`, 1)))
+	}
+	elsewhere := []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, _ string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+			return invoke(ctx, otherMethod, req, reply, cc, o...)
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, _ string, open grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+			return open(ctx, d, cc, otherMethod, o...)
+		}),
+	}
+	meanwhile := []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+			exchange()
+			return invoke(ctx, method, req, reply, cc, o...)
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+			exchange()
+			return open(ctx, d, cc, method, o...)
+		}),
+	}
+	for _, row := range []struct {
+		name    string
+		options func(ours []grpc.DialOption) []grpc.DialOption
+		want    tenant.Reason
+	}{
+		{"I6 other credentials after ours", func(ours []grpc.DialOption) []grpc.DialOption { return append(ours, theirs) }, tenant.PeerUnauthenticated},
+		{"H1 an interceptor after ours that calls another method", func(ours []grpc.DialOption) []grpc.DialOption { return append(ours, elsewhere...) }, tenant.TargetMismatch},
+		{"P2 a policy exchanged after our interceptor", func(ours []grpc.DialOption) []grpc.DialOption { return append(ours, meanwhile...) }, tenant.SubjectNotAllowed},
+		{"I6 the credentials without the interceptors", func(ours []grpc.DialOption) []grpc.DialOption { return ours[:2] }, tenant.Internal},
+	} {
+		m.each(row.name, func(m *mesh, s shape) {
+			defer m.policy.p.Store(m.policy.Current())
+			sink := newTrail()
+			g := m.newGuard(own, sink, time.Now)
+			cc := m.dial(row.options(g.DialOptions(expect))...)
+			ctx := acme(m.t, g)
+			sink.take()
+			m.notLeft(s.call(ctx, cc), row.want)
+			if events := sink.take(); len(events) != 1 || events[0].Reason != row.want || events[0].Point != audit.Client {
+				m.t.Errorf("the client's audit has %+v", events)
 			}
-			req.Header.Set("Content-Type", "application/grpc")
-			req.Header.Set("Te", "trailers")
-			resp, err := web.Client().Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = resp.Body.Close() }()
-			if _, err := resp.Body.Read(make([]byte, 1)); err == nil {
-				t.Error("the server answers with a message")
-			}
-			code, message := resp.Trailer.Get("Grpc-Status"), resp.Trailer.Get("Grpc-Message")
-			if code == "" { // trailers only
-				code, message = resp.Header.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")
-			}
-			if code != "16" || message != "unauthenticated" {
-				t.Errorf("the caller sees status %s %q", code, message)
-			}
-			m.recorded(tenant.PeerUnauthenticated)
 		})
 	}
+	m.each("I6 a context of another maker", func(m *mesh, s shape) {
+		_, cc := m.client("gateway")
+		ctx := mint.With(deadline(m.t), &mint.Record{Tenant: "acme", Valid: func() error { return nil }, Carrier: "chain"})
+		m.notLeft(s.call(ctx, cc), tenant.Internal)
+	})
+	bare := newMesh(t, grpc.Creds(nil))
+	bare.each("I6 no credentials at all", func(m *mesh, s shape) {
+		cc := m.dial(grpc.WithTransportCredentials(insecure.NewCredentials()))
+		m.refusedBlindly(s.call(deadline(m.t), cc), tenant.PeerUnauthenticated)
+	})
 }
 
 // TestStreamGoesOn: what was checked when a stream opened is asked again at
@@ -78,7 +142,7 @@ func TestStreamGoesOn(t *testing.T) {
 		m := newMesh(t)
 		now := time.Now()
 		own := m.issue("gateway", devdomain.ValidFrom(now.Add(-time.Minute), now.Add(3*time.Minute)))
-		g := m.newGuard(fixed{own, m.bundles()}, new(trail), time.Now)
+		g := m.newGuard(fixed{own, m.bundles()}, newTrail(), time.Now)
 		cc := m.dial(g.DialOptions(svid.Expect(id("target")))...)
 		m.ran.setHook(func(context.Context) error { m.clock.advance(200 * time.Second); return nil })
 		if err := watch(acme(t, g), cc); reason(err) != tenant.SVIDExpired {
@@ -94,17 +158,29 @@ func TestOriginatedStillValid(t *testing.T) {
 	g, cc := m.client("gateway")
 	ctx := acme(t, g)
 	m.policy.p.Store(parsePolicy(t, strings.Replace(document, `subjects: ["user-*"]`, `subjects: ["nobody"]`, 1)))
-	for _, shape := range shapes {
-		if err := shape.call(ctx, cc); reason(err) != tenant.SubjectNotAllowed {
-			t.Errorf("P2 %s: got %v", shape.name, err)
-		}
-	}
+	m.each("P2 a subject that may no longer be originated for", func(m *mesh, s shape) {
+		m.notLeft(s.call(ctx, cc), tenant.SubjectNotAllowed)
+	})
 	m.policy.p.Store(nil)
 	if _, err := g.Originate(deadline(t), claims("acme")); tenant.ReasonOf(err) != tenant.PolicyUnavailable {
 		t.Errorf("P6: got %v", err)
 	}
 	if _, err := tenant.Require(ctx); tenant.ReasonOf(err) != tenant.PolicyUnavailable {
 		t.Errorf("P6: got %v", err)
+	}
+	m.policy.p.Store(parsePolicy(t, document))
+	gateway, c := m.workload("gateway"), new(clock)
+	g = m.newGuard(gateway, newTrail(), c.now)
+	ctx = acme(t, g)
+	c.advance(5 * time.Minute)
+	if _, err := tenant.Require(ctx); tenant.ReasonOf(err) != tenant.ContextExpired {
+		t.Errorf("T9 past exp: got %v", err)
+	}
+	c.advance(-5 * time.Minute)
+	gateway.Remove()
+	m.policy.p.Store(parsePolicy(t, document)) // so that it asks who this workload is
+	if _, err := tenant.Require(ctx); tenant.ReasonOf(err) != tenant.IdentityUnavailable {
+		t.Errorf("I5 without an identity: got %v", err)
 	}
 }
 
@@ -113,24 +189,41 @@ func TestOriginatedStillValid(t *testing.T) {
 func TestNoIdentity(t *testing.T) {
 	m := newMesh(t)
 	gateway := m.workload("gateway")
-	g := m.newGuard(gateway, new(trail), time.Now)
+	g := m.newGuard(gateway, newTrail(), time.Now)
 	cc := m.dial(g.DialOptions(svid.Expect(id("target")))...)
 	ctx := acme(t, g)
 	gateway.Remove()
-	for _, shape := range shapes {
-		if err := shape.call(ctx, cc); reason(err) != tenant.IdentityUnavailable || status.Code(err) != codes.Unavailable {
-			t.Errorf("%s: got %v", shape.name, err)
+	m.each("I5 no identity", func(m *mesh, s shape) {
+		err := s.call(ctx, cc)
+		m.notLeft(err, tenant.IdentityUnavailable)
+		if status.Code(err) != codes.Unavailable {
+			m.t.Errorf("got %v", err)
 		}
-	}
+	})
 	if _, err := g.Originate(deadline(t), claims("acme")); tenant.ReasonOf(err) != tenant.IdentityUnavailable {
 		t.Errorf("got %v", err)
 	}
-	if events := m.audit.take(); len(events) != 0 {
-		t.Errorf("a call left: %+v", events)
+	for name, fault := range map[string]failing{
+		"I5 a source that fails without a reason": {errors.New("a fault")},
+		"I5 a source that gives nothing":          {nil},
+	} {
+		broken := m.newGuard(fault, newTrail(), time.Now)
+		if len(broken.ServerOptions()) == 0 {
+			t.Error("a server cannot be made before there is an identity")
+		}
+		cc = m.dial(broken.DialOptions(svid.Expect(id("target")))...)
+		m.each(name, func(m *mesh, s shape) {
+			m.notLeft(s.call(ctx, cc), tenant.IdentityUnavailable)
+		})
 	}
 }
 
-// TestSigningRefused: H8, what cannot be signed keeps its reason, though gRPC
+// failing is a source of identity that has a fault.
+type failing struct{ err error }
+
+func (f failing) Snapshot() (*svid.Snapshot, error) { return nil, f.err }
+
+// TestSigningRefused: what cannot be signed keeps its reason, though gRPC
 // lets a credential return few codes.
 func TestSigningRefused(t *testing.T) {
 	m := newMesh(t)
@@ -144,12 +237,11 @@ func TestSigningRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, shape := range shapes {
-		if err := shape.call(ctx, cc); reason(err) != tenant.MetadataTooLarge || status.Code(err) != codes.Internal {
-			t.Errorf("H8 %s: got %v", shape.name, err)
+	m.each("H8 more claims than the budget", func(m *mesh, s shape) {
+		err := s.call(ctx, cc)
+		m.notLeft(err, tenant.MetadataTooLarge)
+		if status.Code(err) != codes.Internal {
+			m.t.Errorf("got %v", err)
 		}
-	}
-	if events := m.audit.take(); len(events) != 0 {
-		t.Errorf("a call left: %+v", events)
-	}
+	})
 }

@@ -2,7 +2,6 @@ package interceptors
 
 import (
 	"context"
-	"sync/atomic"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"google.golang.org/grpc"
@@ -14,8 +13,8 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/internal/fields"
 	"github.com/tenantmesh/tenantmesh/internal/mint"
-	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -31,10 +30,11 @@ type callKey struct{}
 // tap runs when the headers of a call are there and before its message is
 // read, in the connection's own goroutine: checks 1 and 2, nothing that waits.
 func (s *server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	c := &call{point: audit.Server, method: info.FullMethodName}
+	c := &call{g: s.g, point: audit.Server, method: info.FullMethodName, contract: s.g.contract(info.FullMethodName)}
+	c.observed = s.g.cfg.Observe.covers(c.method, s.g.cfg.Clock())
 	if err := s.admit(ctx, info.Header, c); err != nil {
 		if codeOf(tenant.ReasonOf(err)) != codes.Unavailable {
-			return ctx, s.g.refuse(ctx, c, err)
+			return ctx, c.refuse(ctx, err)
 		}
 		c.unavailable = err
 	}
@@ -61,8 +61,11 @@ func (s *server) admit(ctx context.Context, header metadata.MD, c *call) error {
 	if c.policy, err = s.g.policy(); err != nil {
 		return err
 	}
-	admission := c.policy.Admit(c.method, nil, conn.PeerID())
-	if err := admission.Err(); err != nil {
+	if err := c.contract.err; err != nil {
+		return tenant.Deny(tenant.MessageUncheckable, "%w", err)
+	}
+	admission := c.policy.Admit(c.method, c.contract.declared, conn.PeerID())
+	if err := admission.Err(); err != nil && !c.overlook(err) {
 		return err
 	}
 	c.exempt, c.rules = admission.Exempt(), admission.Rules()
@@ -70,46 +73,63 @@ func (s *server) admit(ctx context.Context, header metadata.MD, c *call) error {
 		return err
 	}
 	if c.metadata.Hops == "" && !c.exempt {
-		return tenant.Deny(tenant.ContextMissing, "the call carries no %s", hop.HopsKey)
+		err := tenant.Deny(tenant.ContextMissing, "the call carries no %s", hop.HopsKey)
+		if !c.overlook(err) {
+			return err
+		}
 	}
 	return nil
 }
 
-// decide makes the other checks and returns the context for the handler.
-func (s *server) decide(ctx context.Context) (context.Context, *call, error) {
+// decide makes the other checks and returns the context for the handler, and
+// what lets the call go on.
+func (s *server) decide(ctx context.Context) (context.Context, *call, *standing, error) {
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {
 		// The call came by a way on which the tap did not run.
-		c = &call{point: audit.Server}
+		c = &call{g: s.g, point: audit.Server}
 		c.method, _ = grpc.Method(ctx)
-		return nil, nil, s.g.refuse(ctx, c, tenant.Deny(tenant.PeerUnauthenticated, "the call was not checked at header time"))
+		return nil, nil, nil, c.refuse(ctx, tenant.Deny(tenant.PeerUnauthenticated, "the call was not checked at header time"))
 	}
-	if err := s.authorize(c); err != nil {
-		return nil, nil, s.refuse(ctx, c, err)
+	standing, err := s.authorize(ctx, c)
+	if err == nil {
+		err = c.allow(ctx)
 	}
-	if err := s.g.allow(ctx, c); err != nil {
-		return nil, nil, s.refuse(ctx, c, err)
+	if err == nil {
+		// Recording takes time. What is acknowledged to be in force by now counts.
+		err = standing.valid()
 	}
-	fields := logging.Fields{"peer.spiffe_id", c.peer}
+	if err != nil {
+		return nil, nil, nil, s.refuse(ctx, c, err)
+	}
+	known := logging.Fields{"peer.spiffe_id", c.peer}
 	// A context from elsewhere in this process never stands in for the call's.
 	ctx = mint.Without(ctx)
 	if c.record != nil {
 		ctx = mint.With(ctx, c.record)
-		fields = append(fields, "tenant.id", c.record.Tenant, "tenant.txn", c.record.Transaction)
+		known = append(known, "tenant.id", c.record.Tenant, "tenant.txn", c.record.Transaction)
 	}
-	logging.AddFields(ctx, fields) // for the logging interceptor before us
-	return logging.InjectFields(ctx, fields), c, nil
+	logging.AddFields(ctx, known) // for the logging interceptor before us
+	return logging.InjectFields(ctx, known), c, standing, nil
 }
 
 // authorize makes checks 3 to 6.
-func (s *server) authorize(c *call) error {
-	if c.unavailable != nil || c.exempt {
-		return c.unavailable
+func (s *server) authorize(ctx context.Context, c *call) (*standing, error) {
+	if c.unavailable != nil {
+		return nil, c.unavailable
 	}
-	snap, err := s.g.cfg.Source.Snapshot()
+	st := &standing{g: s.g, ctx: ctx, conn: c.conn, observed: c.observed}
+	st.question.Method, st.question.Declared = c.method, c.contract.declared
+	is, snap, err := s.g.state()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	c.policy = is.policy
+	st.decided.Store(&is)
+	if c.exempt || c.metadata.Hops == "" { // the latter is overlooked
+		return st, nil
+	}
+	now := s.g.cfg.Clock()
 	chain, err := hop.Verify(c.metadata, hop.Expected{
 		Kind:    hop.Call,
 		Peer:    c.conn.PeerChain(),
@@ -117,100 +137,91 @@ func (s *server) authorize(c *call) error {
 		Target:  c.method,
 		Binding: c.conn.Binding(),
 		Bundles: snap.Bundles,
-		Now:     s.g.cfg.Clock(),
+		Now:     now,
 	})
 	if err != nil {
-		return err
-	}
-	c.chain = chain
-	question := policy.Call{Method: c.method, Path: chain.Path(), Claims: chain.Claims(), Scopes: chain.Scopes(), Time: s.g.cfg.Clock()}
-	answer := c.policy.Decide(&question)
-	if err := answer.Err(); err != nil {
-		return err
-	}
-	c.rules = answer.Rules()
-
-	// What was decided above holds for this policy and these bundles.
-	var decided atomic.Pointer[decidedBy]
-	decided.Store(&decidedBy{c.policy, snap.Generation})
-	c.record = s.g.newRecord(chain, answer.Workloads(), func() error {
-		return s.stillValid(chain, question, &decided)
-	})
-	return nil
-}
-
-// decidedBy names what a decision was made by.
-type decidedBy struct {
-	policy     *policy.Policy
-	generation uint64
-}
-
-// stillValid says whether a context that was verified may still be used.
-func (s *server) stillValid(chain *hop.Chain, question policy.Call, decided *atomic.Pointer[decidedBy]) error {
-	p, err := s.g.policy()
-	if err != nil {
-		return err
-	}
-	snap, err := s.g.cfg.Source.Snapshot()
-	if err != nil {
-		return err
-	}
-	now := s.g.cfg.Clock()
-	if err := chain.Valid(now); err != nil {
-		return err
-	}
-	before := decided.Load()
-	if before.generation != snap.Generation {
-		if err := chain.Trusted(snap.Bundles, now); err != nil {
-			return err
+		if c.overlook(err) {
+			return st, nil
 		}
+		return nil, err
 	}
-	if before.policy != p {
-		question.Time = now
-		if answer := p.Decide(&question); answer.Err() != nil {
-			return answer.Err()
-		}
+	c.chain, st.chain = chain, chain
+	st.question.Path, st.question.Claims, st.question.Scopes = chain.Path(), chain.Claims(), chain.Scopes()
+	d, err := st.decide(is.policy, now)
+	if err != nil && !c.overlook(err) {
+		return nil, err
 	}
-	decided.Store(&decidedBy{p, snap.Generation})
-	return nil
+	c.rules = d.Rules()
+	c.record = c.newRecord(d.Workloads(), st.valid)
+	return st, nil
 }
 
-// refuse is the guard's, with word to the client not to retry what is unavailable
-// (gRFC A6, server pushback).
+// refuse is the guard's, with word to the client not to retry what is unavailable.
 func (s *server) refuse(ctx context.Context, c *call, err error) error {
-	st := s.g.refuse(ctx, c, err)
-	if status.Code(st) == codes.Unavailable {
+	return noRetry(ctx, c.refuse(ctx, err))
+}
+
+// noRetry tells the client not to retry what is unavailable (gRFC A6, server
+// pushback).
+func noRetry(ctx context.Context, err error) error {
+	if status.Code(err) == codes.Unavailable {
 		_ = grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", "-1"))
 	}
-	return st
+	return err
 }
 
-// answered turns a refusal that a handler returns into a status.
+// answered returns how a call ends whose handler returned err: with the guard's
+// refusal, if there was one since, whatever the handler made of it.
 func (s *server) answered(ctx context.Context, c *call, err error) error {
+	if refused := c.kept(); refused != nil {
+		err = refused
+	}
 	if tenant.ReasonOf(err) == "" {
 		return err
 	}
-	return s.refuse(ctx, c, err)
+	r, first := c.tell(err)
+	if first {
+		r.record(ctx)
+	}
+	return noRetry(ctx, r.status)
 }
 
 func (s *server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	ctx, c, err := s.decide(ctx)
+	ctx, c, _, err := s.decide(ctx)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := handler(ctx, req)
-	if err != nil {
+	if req, err = c.check(ctx, req, fields.ServerReceives); err != nil {
 		return nil, s.answered(ctx, c, err)
+	}
+	resp, err := handler(ctx, req)
+	if err == nil {
+		resp, err = c.check(ctx, resp, fields.ServerSends)
+	}
+	if err := s.answered(ctx, c, err); err != nil {
+		return nil, err
 	}
 	return resp, nil
 }
 
 func (s *server) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	ctx, c, err := s.decide(ss.Context())
+	ctx, c, standing, err := s.decide(ss.Context())
 	if err != nil {
 		return err
 	}
-	return s.answered(ctx, c, handler(srv, &serverStream{ServerStream: ss, ctx: ctx, c: c}))
+	stream := &serverStream{ServerStream: ss, standing: standing, ctx: ctx, c: c}
+	// gRPC has no other way to end a stream whose handler waits.
+	if stream.writer, _ = grpc.ServerTransportStreamFromContext(ctx).(statusWriter); stream.writer == nil {
+		return s.answered(ctx, c, tenant.Deny(tenant.Internal, "this version of grpc-go, or an interceptor before the guard's, hides the stream"))
+	}
+	s.g.watch.add(stream)
+	defer s.g.watch.remove(stream)
+	return s.answered(ctx, c, handler(srv, stream))
+}
+
+// statusWriter is gRPC's own stream on a server: WriteStatus ends it.
+type statusWriter interface {
+	WriteStatus(*status.Status) error
 }
 
 // unknown answers for methods that are not registered, should the policy cover
@@ -220,38 +231,67 @@ func (s *server) unknown(_ any, ss grpc.ServerStream) error {
 	return tenant.Deny(tenant.MethodNotCovered, "%s is not registered", method)
 }
 
-// serverStream asks at each message whether the peer and the context are
-// still valid.
+// serverStream asks at each message whether the stream may go on, and holds
+// the message to its .proto. The first that may not pass ends the stream.
 type serverStream struct {
 	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // grpc.ServerStream is how streams carry theirs
-	c   *call
+	*standing
+	ctx    context.Context //nolint:containedctx // grpc.ServerStream is how streams carry theirs
+	c      *call
+	writer statusWriter
 }
 
 func (s *serverStream) Context() context.Context { return s.ctx }
 
 func (s *serverStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
+		if refused := s.c.kept(); refused != nil {
+			return refused // that is why
+		}
 		return err
 	}
-	return s.stillValid() // it may have waited long
+	_, err := s.pass(m, fields.ServerReceives) // it may have waited long
+	return err
 }
 
 func (s *serverStream) SendMsg(m any) error {
-	if err := s.stillValid(); err != nil {
+	out, err := s.pass(m, fields.ServerSends)
+	if err != nil {
 		return err
 	}
-	return s.ServerStream.SendMsg(m)
+	return s.ServerStream.SendMsg(out)
 }
 
-func (s *serverStream) stillValid() error {
-	if err := s.c.conn.Check(); err != nil {
-		return err
+// pass returns what passes of a message.
+func (s *serverStream) pass(m any, at fields.Point) (out any, err error) {
+	if err = s.c.kept(); err == nil {
+		err = s.mayGoOn()
 	}
-	if s.c.record == nil {
+	if err == nil {
+		out, err = s.c.check(s.ctx, m, at)
+	}
+	if err != nil {
+		if r, first := s.c.tell(err); first {
+			r.record(s.ctx)
+			s.write(r)
+		}
+	}
+	return out, err
+}
+
+// end implements [stream].
+func (s *serverStream) end(err error) *refusal {
+	r, first := s.c.tell(err)
+	if !first {
 		return nil
 	}
-	return s.c.record.Valid()
+	s.write(r)
+	return r
+}
+
+// write ends the stream. It fails where the connection is gone, and so is the stream.
+func (s *serverStream) write(r *refusal) {
+	_ = s.writer.WriteStatus(status.Convert(noRetry(s.ctx, r.status)))
 }
 
 // withoutSecurityKeys hides the kit's keys from handlers, so that none copies

@@ -31,6 +31,7 @@ var codeByReason = map[tenant.Reason]codes.Code{
 	tenant.ChainTooLong:          codes.InvalidArgument,
 	tenant.CertificateUnexpected: codes.InvalidArgument,
 	tenant.SignatureMalformed:    codes.InvalidArgument,
+	tenant.MessageUncheckable:    codes.InvalidArgument,
 
 	tenant.ContextMissing:     codes.Unauthenticated,
 	tenant.ChainBroken:        codes.Unauthenticated,

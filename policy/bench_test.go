@@ -120,6 +120,7 @@ func BenchmarkLoad(b *testing.B) {
 			}
 			b.ReportMetric((heap()-before)/(1<<20), "MiB-heap")
 			runtime.KeepAlive(p)
+			runtime.KeepAlive(fsys)
 		})
 	}
 }

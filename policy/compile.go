@@ -25,7 +25,7 @@ func (l *loader) compile(raw rawPolicy) *Policy {
 		domains: map[string]*domain{},
 		tenants: l.compileTenants(raw),
 	}
-	l.addSets(p, raw.sets)
+	l.sets = l.tenantSets(p, raw.sets)
 	for _, r := range raw.domains {
 		l.addDomain(p, r)
 	}
@@ -68,9 +68,13 @@ func (l *loader) addDomain(p *Policy, r rawDomain) {
 	p.domains[r.name.value] = d
 }
 
-// addSets compiles the tenant_sets. One holds no others, so that their order
-// does not matter.
-func (l *loader) addSets(p *Policy, raw []rawSet) {
+func (l *loader) unlisted(at pos, p *Policy, domain string) {
+	l.fail(at, "trust domain %q is not listed under trust_domains%s", domain, l.didYouMean(domain, maps.Keys(p.domains)))
+}
+
+// tenantSets compiles the tenant_sets. One holds no others, so that their
+// order does not matter.
+func (l *loader) tenantSets(p *Policy, raw []rawSet) map[string]*tenantSet {
 	sets := map[string]*tenantSet{}
 	for _, r := range raw {
 		if !validName(r.name.value) {
@@ -79,13 +83,13 @@ func (l *loader) addSets(p *Policy, raw []rawSet) {
 		if sets[r.name.value] != nil {
 			l.fail(r.name.pos, "tenant set %q stands twice", r.name.value)
 		}
-		set := &tenantSet{selectors: []selector{{r.tier.value, r.region.value}}}
+		set := tenantSet{selectors: []selector{{l.word(r.tier), l.word(r.region)}}}
 		if r.tenants.set {
-			*set = l.tenantSet(p, r.tenants, false)
+			set = l.tenantSet(p, r.tenants, false)
 		}
-		sets[r.name.value] = set
+		sets[r.name.value] = &set
 	}
-	l.sets = sets
+	return sets
 }
 
 // tenantSet compiles a list of tenants. Only where the entry's pattern
@@ -103,13 +107,16 @@ func (l *loader) tenantSet(p *Policy, r list, captures bool) tenantSet {
 		case t.value == placeholder:
 			set.captured = true
 			if !captures {
-				l.fail(t.pos, "{tenant} does not stand in the entry's match")
+				l.fail(t.pos, "{tenant} stands only where the match of the workload has it")
 			}
+			continue
+		case isSet && l.sets == nil:
+			l.fail(t.pos, "a tenant set has no others in it")
 			continue
 		case isSet:
 			other := l.sets[name]
 			if other == nil {
-				l.fail(t.pos, "no tenant set is named %q%s", name, l.didYouMean(name, slices.Sorted(maps.Keys(l.sets))))
+				l.fail(t.pos, "no tenant set is named %q%s", name, l.didYouMean(name, maps.Keys(l.sets)))
 				continue
 			}
 			set.all = set.all || other.all
@@ -121,8 +128,8 @@ func (l *loader) tenantSet(p *Policy, r list, captures bool) tenantSet {
 		if !ok {
 			continue
 		}
-		if _, listed := p.tenants.listed[id]; !listed {
-			l.fail(t.pos, "tenant %q is not listed under tenants", t.value)
+		if _, listed := p.tenants.find(id); !listed {
+			l.fail(t.pos, "tenant %q is not listed under tenants%s", t.value, l.didYouMean(t.value, p.tenants.names()))
 		}
 		set.ids[id] = true
 	}
@@ -135,7 +142,7 @@ func (l *loader) addWorkloads(p *Policy, raw []rawWorkload) map[string]*workload
 	steps := 0
 	for _, r := range raw {
 		w := &workload{name: r.name.value, at: l.place(r.line), deny: r.deny}
-		if !validName(w.name) || len(w.name) > 128 {
+		if !validName(w.name) || len(w.name) > maxName {
 			l.fail(r.name.pos, "a workload's name has 1 to 128 letters, digits, '.', '_' or '-'")
 		}
 		if other := named[w.name]; other != nil {
@@ -150,7 +157,7 @@ func (l *loader) addWorkloads(p *Policy, raw []rawWorkload) map[string]*workload
 		w.match = match
 		d := p.domains[match.domain]
 		if d == nil {
-			l.fail(r.match.pos, "trust domain %q is not listed under trust_domains", match.domain)
+			l.unlisted(r.match.pos, p, match.domain)
 			continue
 		}
 		if w.deny {
@@ -171,7 +178,7 @@ func (l *loader) addWorkloads(p *Policy, raw []rawWorkload) map[string]*workload
 				w.calls.set(service, name, l.place(t.line))
 			}
 		}
-		w.publishes, w.consumes = l.names(r.publishes), l.names(r.consumes)
+		w.publishes, w.consumes = l.queues(r.publishes), l.queues(r.consumes)
 		for _, other := range d.allow.rivals(w, &steps) {
 			l.fail(r.match.pos, "entries %q (%s) and %q (%s) may match the same SPIFFE ID",
 				other.name, other.at, w.name, w.at)
@@ -198,9 +205,8 @@ func (l *loader) checkDeny(r rawWorkload, w *workload) {
 	}
 }
 
-// names compiles patterns of scopes, or of subjects and topics, which have the
-// same form.
-func (l *loader) names(r list) []scopePattern {
+// scopes compiles patterns of scopes.
+func (l *loader) scopes(r list) []scopePattern {
 	var patterns []scopePattern
 	for _, t := range r.items {
 		s, err := parseScopePattern(t.value)
@@ -212,8 +218,19 @@ func (l *loader) names(r list) []scopePattern {
 	return patterns
 }
 
+// queues compiles patterns of queues, subjects and topics, which have the form
+// of scopes.
+func (l *loader) queues(r list) []scopePattern {
+	for _, t := range r.items {
+		if strings.Contains(t.value, ">") {
+			l.fail(t.pos, "%q has a >: the rest is ** here", t.value)
+		}
+	}
+	return l.scopes(r)
+}
+
 func (l *loader) origination(p *Policy, r *rawOriginate) *origination {
-	o := &origination{classification: r.classification, maxTTL: DefaultMaxTTL, scopes: l.names(r.scopes)}
+	o := &origination{classification: r.classification, maxTTL: DefaultMaxTTL, scopes: l.scopes(r.scopes)}
 	for _, t := range r.issuers.items {
 		if strings.Contains(t.value, "*") {
 			l.fail(t.pos, "issuers are exact: no *")
@@ -222,7 +239,7 @@ func (l *loader) origination(p *Policy, r *rawOriginate) *origination {
 	}
 	for _, t := range r.from.items {
 		if p.domains[t.value] == nil {
-			l.fail(t.pos, "trust domain %q is not listed under trust_domains%s", t.value, l.didYouMean(t.value, slices.Sorted(maps.Keys(p.domains))))
+			l.unlisted(t.pos, p, t.value)
 		}
 		o.from = append(o.from, t.value)
 	}
@@ -288,7 +305,7 @@ func (l *loader) callers(r list, named map[string]*workload) map[*workload]bool 
 		w := named[t.value]
 		switch {
 		case w == nil:
-			l.fail(t.pos, "no workload is named %q%s", t.value, l.didYouMean(t.value, slices.Sorted(maps.Keys(named))))
+			l.fail(t.pos, "no workload is named %q%s", t.value, l.didYouMean(t.value, maps.Keys(named)))
 		case w.deny:
 			l.fail(t.pos, "the workload %q is denied (%s)", t.value, w.at)
 		default:

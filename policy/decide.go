@@ -31,7 +31,7 @@ type Call struct {
 // Covers decides whether rules cover the method, be it to exempt it, and agree
 // with its .proto. It denies with [tenant.MethodNotCovered].
 func (p *Policy) Covers(method string, declared *Declared) (d Decision) {
-	d.begin(p, method, declared)
+	_ = d.begin(p, "covers", method) && d.covered(declared)
 	return d
 }
 
@@ -46,9 +46,7 @@ func (p *Policy) Covers(method string, declared *Declared) (d Decision) {
 // ask for health. Where the policy exempts a method whose .proto says something
 // else, it denies with [tenant.MethodNotCovered].
 func (p *Policy) Admit(method string, declared *Declared, peer spiffeid.ID) (d Decision) {
-	if d.begin(p, method, declared) && d.enter(peer) && !d.Exempt() {
-		d.admit()
-	}
+	_ = d.begin(p, "admit", method) && d.covered(declared) && d.enter(peer) && (d.Exempt() || d.admit())
 	return d
 }
 
@@ -63,17 +61,21 @@ func (p *Policy) Admit(method string, declared *Declared, peer spiffeid.ID) (d D
 // [tenant.ClassificationNotAllowed] and [tenant.ConditionNotMet].
 func (p *Policy) Decide(c *Call) (d Decision) {
 	d.chain = true
-	if d.begin(p, c.Method, c.Declared) && d.walk(c) && (d.Exempt() || d.admit()) && d.mayAct(c.Claims) && d.mayOriginate(c.Claims) {
-		d.meets(c)
-	}
+	_ = d.begin(p, "decide", c.Method) && d.covered(c.Declared) && d.claimed(c.Claims) && d.walk(c) && (d.Exempt() || d.admit()) &&
+		d.mayAct(c.Claims) && d.mayOriginate(c.Claims) && d.meets(c)
 	return d
+}
+
+// claimed makes sure that there are claims to decide about.
+func (d *Decision) claimed(c *hop.Claims) bool {
+	return c != nil || d.deny(checkPath, tenant.Deny(tenant.ContextMissing, "there are no claims"))
 }
 
 // walk takes the signers of a call.
 func (d *Decision) walk(c *Call) bool {
 	switch {
-	case len(c.Path) == 0 || c.Claims == nil:
-		return d.deny(checkPath, tenant.Deny(tenant.ContextMissing, "a call without path or claims"))
+	case len(c.Path) == 0:
+		return d.deny(checkPath, tenant.Deny(tenant.ContextMissing, "nobody signed"))
 	case len(c.Path) > len(d.path):
 		return d.deny(checkPath, tenant.Deny(tenant.ChainTooLong, "%d signers", len(c.Path)))
 	}
@@ -91,9 +93,7 @@ func (d *Decision) walk(c *Call) bool {
 // for the server to judge. As for [Policy.Admit], an exempt method need not be
 // among the workload's calls.
 func (p *Policy) MayCall(self spiffeid.ID, method string, declared *Declared) (d Decision) {
-	if d.begin(p, method, declared) && d.enter(self) && !d.Exempt() {
-		d.calls(tenant.CallNotAllowed)
-	}
+	_ = d.begin(p, "call", method) && d.covered(declared) && d.enter(self) && (d.Exempt() || d.calls(tenant.CallNotAllowed))
 	return d
 }
 
@@ -110,44 +110,33 @@ func (p *Policy) MayCall(self spiffeid.ID, method string, declared *Declared) (d
 // workload may originate anew from.
 func (p *Policy) MayOriginate(self spiffeid.ID, c *hop.Claims, from []hop.Step) (d Decision) {
 	d.chain = true // to be
-	if !d.begin(p, noMethod, nil) {
-		return d
-	}
-	if c == nil {
-		d.deny(checkPath, tenant.Deny(tenant.ContextMissing, "no claims"))
-		return d
-	}
-	if d.signer(self) && d.mayAct(c) && d.mayOriginate(c) {
-		d.mayDerive(c, from)
-	}
+	_ = d.begin(p, "originate", "") && d.claimed(c) && d.signer(self) && d.mayAct(c) && d.mayOriginate(c) && d.mayDerive(c, from)
 	return d
 }
 
 // MayPublish decides whether the workload may publish to a subject or topic.
 // It denies with [tenant.WorkloadUnknown], [tenant.WorkloadDenied] or
 // [tenant.PublishNotAllowed].
-func (p *Policy) MayPublish(self spiffeid.ID, target string) Decision {
-	return p.mayUse(self, target, tenant.PublishNotAllowed, func(w *workload) []scopePattern { return w.publishes })
+func (p *Policy) MayPublish(self spiffeid.ID, target string) (d Decision) {
+	_ = d.begin(p, "publish", target) && d.signer(self) && d.mayUse(checkPublishes, d.last().workload.publishes, tenant.PublishNotAllowed)
+	return d
 }
 
 // MayConsume decides whether the workload may consume from a queue, subject or
 // topic. It denies with [tenant.WorkloadUnknown], [tenant.WorkloadDenied] or
 // [tenant.ConsumeNotAllowed].
-func (p *Policy) MayConsume(self spiffeid.ID, queue string) Decision {
-	return p.mayUse(self, queue, tenant.ConsumeNotAllowed, func(w *workload) []scopePattern { return w.consumes })
+func (p *Policy) MayConsume(self spiffeid.ID, queue string) (d Decision) {
+	_ = d.begin(p, "consume", queue) && d.signer(self) && d.mayUse(checkConsumes, d.last().workload.consumes, tenant.ConsumeNotAllowed)
+	return d
 }
 
-func (p *Policy) mayUse(self spiffeid.ID, queue string, r tenant.Reason, of func(*workload) []scopePattern) (d Decision) {
-	if !d.begin(p, noMethod, nil) || !d.signer(self) {
-		return d
+// mayUse decides whether the target is among the workload's queues.
+func (d *Decision) mayUse(c check, queues []scopePattern, r tenant.Reason) bool {
+	if !validQueue(d.target) || !slices.ContainsFunc(queues, func(s scopePattern) bool { return s.matches(d.target) }) {
+		w := d.last().workload
+		return d.deny(c, denyBy(w.at, r, "the queue is not among those of workload %q", w.name))
 	}
-	w := d.path[0].workload
-	if !validScope(queue) || !slices.ContainsFunc(of(w), func(s scopePattern) bool { return s.matches(queue) }) {
-		d.deny(checkCalls, denyBy(w.at, r, "the queue is not among those of workload %q", w.name))
-		return d
-	}
-	d.pass(checkCalls)
-	return d
+	return d.pass(c)
 }
 
 // MaxTTL returns how long claims may live that the workload originates: what
@@ -164,32 +153,30 @@ func (p *Policy) MaxTTL(self spiffeid.ID) time.Duration {
 	return s.workload.originate.maxTTL
 }
 
-// noMethod stands for the method of a decision that is about none. No method
-// that is called has this form.
-const noMethod = "-"
-
-// begin begins a decision about a method, or about none.
-func (d *Decision) begin(p *Policy, method string, declared *Declared) bool {
-	d.decided, d.about, d.declared = true, method, declared
-	if declared == nil {
-		d.declared = &undeclared
-	}
+// begin begins a decision about a method or queue, or about none.
+func (d *Decision) begin(p *Policy, question, target string) bool {
+	d.question, d.target = question, target
 	if p.Current() == nil {
 		return d.deny(checkPolicy, tenant.Deny(tenant.PolicyUnavailable, "there is no policy in force"))
 	}
 	d.policy = p
-	d.pass(checkPolicy)
-	if method == noMethod {
-		return true
+	return d.pass(checkPolicy)
+}
+
+// covered decides whether rules cover the method.
+func (d *Decision) covered(declared *Declared) bool {
+	if d.declared = declared; declared == nil {
+		d.declared = &undeclared
 	}
-	if d.method = p.methods.named[method]; d.method != nil {
+	methods, method := &d.policy.methods, d.target
+	if d.method = methods.named[method]; d.method != nil {
 		d.service = method[1:strings.LastIndexByte(method, '/')]
 	} else if service, _, ok := splitMethod(method); ok {
-		d.method, d.service = p.methods.others[service], service
+		d.method, d.service = methods.others[service], service
 	}
 	switch {
 	case d.method == nil:
-		return d.deny(checkMethod, tenant.Deny(tenant.MethodNotCovered, "no rule covers the method"))
+		return d.deny(checkMethod, tenant.Deny(tenant.MethodNotCovered, "no rule covers the method: add it under methods, with callers or with exempt: true"))
 	case d.method.exempt && d.declared.at != "" && !d.declared.exempt:
 		return d.deny(checkMethod, denyBy(d.method.at[0], tenant.MethodNotCovered,
 			"the method is exempt here and not by (tenantmesh.v1.method) in %s: set exempt: true there, or give it callers here", d.declared.at))
@@ -254,7 +241,7 @@ func (d *Decision) admit() bool {
 // calls decides whether the method is among the calls of the last signer.
 func (d *Decision) calls(r tenant.Reason) bool {
 	w := d.last().workload
-	if d.callsAt = w.calls.get(d.about, d.service); d.callsAt == "" {
+	if d.callsAt = w.calls.get(d.target, d.service); d.callsAt == "" {
 		return d.deny(checkCalls, denyBy(w.at, r, "the method is not among the calls of workload %q", w.name).AtHop(d.peerHop()))
 	}
 	return d.pass(checkCalls)
@@ -265,13 +252,12 @@ func (d *Decision) mayAct(c *hop.Claims) bool {
 	if c.Elevation != "" {
 		return d.deny(checkBindings, tenant.Deny(tenant.ElevationNotAllowed, "no rule grants elevations").AtHop(0))
 	}
-	t := &d.policy.tenants
-	listed, ok := t.listed[c.Tenant]
+	listed, ok := d.policy.tenants.find(c.Tenant)
 	if !ok {
 		return d.deny(checkBindings, tenant.Deny(tenant.TenantNotBound, "the tenant is not listed").AtHop(0))
 	}
 	d.tenant = listed
-	attributes := t.attributes(listed)
+	attributes := d.policy.tenants.attributes(listed)
 	for i := range d.signers {
 		s := &d.path[i]
 		// To the caller, these look like a tenant that is not listed.
@@ -359,7 +345,7 @@ func (d *Decision) meets(c *Call) bool {
 	}
 	d.pass(checkClassification)
 	if len(m.conditions) == 0 {
-		return true
+		return d.pass(checkConditions)
 	}
 	f := d.facts(c)
 	defer f.free()

@@ -78,6 +78,14 @@ var (
     originate: {}
     calls: [/orders.v1.Orders/*]
 `, `
+  - name: boundary
+    match: spiffe://prod.example/boundary
+    tenants: ["set:gold", "set:pilot"]
+    originate: {scopes: [orders.read], classification: 1, from: [partner.example, mute.example]}
+    calls: [/orders.v1.Orders/*]
+    publishes: [orders.*, audit.**, "*"]
+    consumes: [orders.new, orders.*.done]
+`, `
   - name: quarantine
     match: spiffe://prod.example/tenant/*/runner/old-*
     deny: true
@@ -91,7 +99,7 @@ var (
     exempt: true
 `, `
   - match: /orders.v1.Orders/*
-    callers: [gateway, tenant-runner, pay, partner, mute, unbound]
+    callers: [gateway, tenant-runner, pay, partner, mute, unbound, boundary]
 `, `
   - match: /orders.v1.Orders/Export
     scopes: [orders.export]
@@ -107,6 +115,23 @@ var (
     callers: [orders]
 `, `
   - match: /lonely.v1.Lonely/*
+`, `
+  - match: /orders.v1.Orders/Secret
+    classification: 2
+`, `
+  - match: /orders.v1.Orders/Secret
+    classification: 1
+`, `
+  - match: /orders.v1.Orders/Late
+    when: claims.sub.startsWith("user:")
+`, `
+  - match: /orders.v1.Orders/Late
+    when: tenant.tier == "gold"
+`}
+	meshSets = []string{`
+  gold: {tier: gold}
+`, `
+  pilot: ["00"]
 `}
 	meshTenants = []string{`
   acme: {uid: ` + acmeUID + `, tier: gold, region: eu, classification: 3}
@@ -123,6 +148,7 @@ func meshDoc(order func([]string) []string) string {
 		"trust_domains:" + strings.Join(order(meshDomains), ""),
 		"workloads:" + strings.Join(order(meshWorkloads), ""),
 		"methods:" + strings.Join(order(meshMethods), ""),
+		"tenant_sets:" + strings.Join(order(meshSets), ""),
 		"tenants:" + strings.Join(order(meshTenants), ""),
 	}
 	return strings.Join(order(sections), "")
@@ -169,6 +195,8 @@ func none(c *hop.Claims) { own(c); c.Scopes = nil }
 
 func globex(c *hop.Claims) { c.Tenant, c.TenantUID = mustTenant("globex"), globexUID }
 
+func zeros(c *hop.Claims) { c.Tenant, c.TenantUID = mustTenant("00"), "zero" }
+
 func ids(paths ...string) []spiffeid.ID {
 	var out []spiffeid.ID
 	for _, p := range paths {
@@ -183,6 +211,8 @@ func ids(paths ...string) []spiffeid.ID {
 const (
 	listOrders = "/orders.v1.Orders/List"
 	export     = "/orders.v1.Orders/Export"
+	secret     = "/orders.v1.Orders/Secret"
+	late       = "/orders.v1.Orders/Late"
 	get        = "/inventory.v1.Inventory/Get"
 	health     = "/grpc.health.v1.Health/Check"
 )
@@ -226,13 +256,20 @@ var authorizeCases = []authorizeCase{
 	{name: "two hops", method: get, path: ids("gateway", "orders"), claims: claims()},
 	{name: "tenant in the SVID", method: listOrders, path: ids("tenant/acme/runner/1"), claims: claims(own)},
 	{name: "tenant of digits", method: listOrders, path: ids("tenant/00/runner/1"),
-		claims: claims(own, func(c *hop.Claims) { c.Tenant, c.TenantUID = mustTenant("00"), "zero" })},
+		claims: claims(own, zeros)},
 	{name: "federated within its tenants", method: listOrders, path: ids("spiffe://partner.example/x/y"), claims: claims(own)},
 	{name: "required scopes held", method: export, path: ids("gateway"),
 		claims: claims(func(c *hop.Claims) { c.Scopes = []string{"orders.export", "orders.read"} })},
 
+	{name: "in a tenant set by its tier", method: listOrders, path: ids("boundary"), claims: claims(own)},
+	{name: "in a tenant set by its name", method: listOrders, path: ids("boundary"), claims: claims(own, zeros)},
+	{name: "the highest classification of the rules", method: secret, path: ids("gateway"), claims: claims()},
+	{name: "conditions of two rules", method: late, path: ids("gateway"), claims: claims()},
+	{name: "originated anew", method: listOrders, path: ids("boundary"), claims: claims(own, func(c *hop.Claims) { c.Parent = &hop.Parent{Transaction: "t0"} })},
+
 	{name: "no path", method: listOrders, claims: claims(), want: tenant.ContextMissing, hop: -1},
 	{name: "no claims", method: listOrders, path: ids("gateway"), want: tenant.ContextMissing, hop: -1},
+	{name: "M4 a dash for a method", method: "-", path: ids("gateway"), claims: claims(), want: tenant.MethodNotCovered, hop: -1},
 	{name: "method without a rule", method: "/orders.v2.Orders/List", path: ids("gateway"), claims: claims(), want: tenant.MethodNotCovered, hop: -1},
 	{name: "too many signers", method: get, path: ids("gateway", "orders", "orders", "orders", "orders", "orders", "orders"), claims: claims(), want: tenant.ChainTooLong, hop: -1},
 
@@ -248,6 +285,8 @@ var authorizeCases = []authorizeCase{
 	{name: "H4 a federated domain outside its tenants", method: listOrders, path: ids("gateway", "spiffe://partner.example/x"), claims: claims(globex), want: tenant.TenantNotBound, hop: 1, rule: "- name: partner.example"},
 	{name: "H4 a federated domain outside its tenants originates", method: listOrders, path: ids("spiffe://partner.example/x"), claims: claims(own, globex), want: tenant.TenantNotBound, hop: 0, rule: "- name: partner.example"},
 	{name: "H4 a domain with no tenants", method: listOrders, path: ids("gateway", "spiffe://mute.example/a"), claims: claims(), want: tenant.TenantNotBound, hop: 1, rule: "- name: mute.example"},
+
+	{name: "H4 not in a tenant set", method: listOrders, path: ids("gateway", "boundary"), claims: claims(globex), want: tenant.TenantNotBound, hop: 1, rule: "- name: boundary"},
 
 	// Who is who.
 	{name: "I3 /service/pay does not match /service/payroll", method: listOrders, path: ids("gateway", "service/payroll"), claims: claims(), want: tenant.WorkloadUnknown, hop: 1},
@@ -290,7 +329,10 @@ var authorizeCases = []authorizeCase{
 	{name: "T9 parent", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Parent = &hop.Parent{} }), want: tenant.OriginationNotAllowed, hop: 0, rule: "- name: gateway"},
 	{name: "E1 elevation", method: listOrders, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Elevation = "e1" }), want: tenant.ElevationNotAllowed, hop: 0},
 
-	// Scopes.
+	// Scopes, classification and conditions.
+	{name: "classification below the highest of the rules", method: secret, path: ids("boundary"), claims: claims(own, func(c *hop.Claims) { c.Classification = 1 }), want: tenant.ClassificationNotAllowed, hop: -1, rule: "- match: /orders.v1.Orders/Secret"},
+	{name: "the condition of one rule fails", method: late, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Subject = "svc" }), want: tenant.ConditionNotMet, hop: -1, rule: "- match: /orders.v1.Orders/Late"},
+	{name: "P5 the condition of the other rule meets an absent attribute", method: late, path: ids("gateway"), claims: claims(globex), want: tenant.ConditionNotMet, hop: -1, rule: "- match: /orders.v1.Orders/Late"},
 	{name: "scope missing", method: export, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Scopes = []string{"orders.export"} }), want: tenant.ScopeMissing, hop: -1, rule: "- match: /orders.v1.Orders/Export"},
 	{name: "H3 scope narrowed away", method: export, path: ids("gateway"), claims: claims(func(c *hop.Claims) { c.Scopes = []string{"orders.export", "orders.read"} }), scopes: []string{"orders.read"}, want: tenant.ScopeMissing, hop: -1, rule: "- match: /orders.v1.Orders/Export"},
 }
@@ -405,6 +447,7 @@ var admitCases = []admitCase{
 	{name: "M4 fragment", method: "/orders.v1.Orders/List#", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
 	{name: "M4 query", method: "/orders.v1.Orders/List?", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
 	{name: "M4 a pattern is no method", method: "/orders.v1.Orders/*", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
+	{name: "M4 a dash", method: "-", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
 	{name: "M4 no method", method: "", peer: ids("gateway")[0], want: tenant.MethodNotCovered},
 	{name: "I3 unknown workload", method: listOrders, peer: ids("service/payroll")[0], want: tenant.WorkloadUnknown},
 	{name: "I3 unknown domain", method: listOrders, peer: ids("spiffe://evil.example/gateway")[0], want: tenant.WorkloadUnknown},
@@ -481,7 +524,11 @@ func TestMayOriginateAgreesWithDecide(t *testing.T) {
 			continue
 		}
 		t.Run(tt.name, func(t *testing.T) {
-			d := p.MayOriginate(tt.path[0], tt.claims, nil)
+			var from []hop.Step
+			if tt.claims.Parent != nil {
+				from = []hop.Step{{Signer: ids("spiffe://partner.example/x")[0]}}
+			}
+			d := p.MayOriginate(tt.path[0], tt.claims, from)
 			if tt.want != "" {
 				wantDenial(t, d.Err(), tt.want, tt.hop, tt.rule)
 			} else if d.Err() != nil || len(d.Rules()) != 1 {
@@ -494,13 +541,92 @@ func TestMayOriginateAgreesWithDecide(t *testing.T) {
 	}
 }
 
+// TestMayOriginateAnew: claims that are derived from a chain, by the trust
+// domains of its hops.
+func TestMayOriginateAnew(t *testing.T) {
+	p := mesh(t)
+	hops := func(of ...string) (steps []hop.Step) {
+		for _, id := range ids(of...) {
+			steps = append(steps, hop.Step{Signer: id})
+		}
+		return steps
+	}
+	derived := claims(own, func(c *hop.Claims) { c.Parent = &hop.Parent{Transaction: "t0"} })
+	for _, tt := range []struct {
+		name   string
+		self   string
+		claims *hop.Claims
+		from   []hop.Step
+		want   tenant.Reason
+	}{
+		{"T9 from a domain that is listed", "boundary", derived, hops("spiffe://partner.example/x"), ""},
+		{"T9 from two domains that are listed", "boundary", derived, hops("spiffe://partner.example/x", "spiffe://mute.example/a"), ""},
+		{"T9 nothing is derived", "boundary", claims(own), nil, ""},
+		{"T9 from a domain that is not listed", "boundary", derived, hops("gateway"), tenant.OriginationNotAllowed},
+		{"T9 from a domain that is not listed, behind one that is", "boundary", derived, hops("spiffe://partner.example/x", "gateway"), tenant.OriginationNotAllowed},
+		{"T9 from a domain that is not listed, before one that is", "boundary", derived, hops("gateway", "spiffe://partner.example/x"), tenant.OriginationNotAllowed},
+		{"T9 from an unknown domain", "boundary", derived, hops("spiffe://evil.example/x"), tenant.OriginationNotAllowed},
+		{"T9 from nobody", "boundary", derived, []hop.Step{{}}, tenant.OriginationNotAllowed},
+		{"T9 a parent and nothing that it is of", "boundary", derived, nil, tenant.OriginationNotAllowed},
+		{"T9 derived without a parent", "boundary", claims(own), hops("spiffe://partner.example/x"), tenant.OriginationNotAllowed},
+		{"T9 a workload that may originate, not anew", "service/pay", claims(none, func(c *hop.Claims) { c.Parent = &hop.Parent{} }), hops("spiffe://partner.example/x"), tenant.OriginationNotAllowed},
+		{"T9 its limits stay", "boundary", claims(own, func(c *hop.Claims) { c.Parent, c.Scopes = &hop.Parent{}, []string{"orders.write"} }), hops("spiffe://partner.example/x"), tenant.ScopeNotAllowed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := p.MayOriginate(ids(tt.self)[0], tt.claims, tt.from)
+			if tenant.ReasonOf(d.Err()) != tt.want {
+				t.Errorf("%v, want %q", d.Err(), tt.want)
+			}
+		})
+	}
+}
+
+type queueCase struct {
+	name, self, queue string
+	publish, consume  tenant.Reason
+}
+
+var queueCases = []queueCase{
+	{"both name it", "boundary", "orders.new", "", ""},
+	{"a star is one segment", "boundary", "orders.old", "", tenant.ConsumeNotAllowed},
+	{"a star is not two", "boundary", "orders.new.done", tenant.PublishNotAllowed, ""},
+	{"two stars are the rest", "boundary", "audit.a.b", "", tenant.ConsumeNotAllowed},
+	{"two stars are one at least", "boundary", "audit", "", tenant.ConsumeNotAllowed}, // by "*"
+	{"a star alone is one", "boundary", "anything", "", tenant.ConsumeNotAllowed},
+	{"I3 a longer name", "boundary", "orders.newer.x", tenant.PublishNotAllowed, tenant.ConsumeNotAllowed},
+	{"a pattern is no queue", "boundary", "orders.*", tenant.PublishNotAllowed, tenant.ConsumeNotAllowed},
+	{"NATS's rest is no queue", "boundary", "orders.>", tenant.PublishNotAllowed, tenant.ConsumeNotAllowed},
+	{"an empty segment", "boundary", "orders.", tenant.PublishNotAllowed, tenant.ConsumeNotAllowed},
+	{"no queue", "boundary", "", tenant.PublishNotAllowed, tenant.ConsumeNotAllowed},
+	{"another case", "boundary", "Orders.new.x", tenant.PublishNotAllowed, tenant.ConsumeNotAllowed},
+	{"absent is none", "gateway", "orders.new", tenant.PublishNotAllowed, tenant.ConsumeNotAllowed},
+	{"unknown", "stranger", "orders.new", tenant.WorkloadUnknown, tenant.WorkloadUnknown},
+	{"denied", "tenant/acme/runner/old-1", "orders.new", tenant.WorkloadDenied, tenant.WorkloadDenied},
+	{"a domain that is not listed", "spiffe://evil.example/boundary", "orders.new", tenant.WorkloadUnknown, tenant.WorkloadUnknown},
+}
+
+func TestMayPublishAndConsume(t *testing.T) {
+	p := mesh(t)
+	for _, tt := range queueCases {
+		t.Run(tt.name, func(t *testing.T) {
+			self := ids(tt.self)[0]
+			if d := p.MayPublish(self, tt.queue); tenant.ReasonOf(d.Err()) != tt.publish {
+				t.Errorf("publish: %v, want %q", d.Err(), tt.publish)
+			}
+			if d := p.MayConsume(self, tt.queue); tenant.ReasonOf(d.Err()) != tt.consume {
+				t.Errorf("consume: %v, want %q", d.Err(), tt.consume)
+			}
+		})
+	}
+}
+
 func TestNoPolicyDeniesAll(t *testing.T) {
 	for name, p := range map[string]*Policy{"nil": nil, "zero": {}} {
 		t.Run("P6 "+name, func(t *testing.T) {
 			id := ids("gateway")[0]
 			c := callOf(listOrders, ids("gateway"), claims(), nil)
 			for i, d := range []Decision{
-				p.Admit(health, nil, id), p.Decide(&c), p.MayCall(id, health, nil), p.MayOriginate(id, claims(), nil),
+				p.Covers(health, nil), p.Admit(health, nil, id), p.Decide(&c), p.MayCall(id, health, nil), p.MayOriginate(id, claims(), nil),
 				p.MayPublish(id, "q"), p.MayConsume(id, "q"),
 			} {
 				if tenant.ReasonOf(d.Err()) != tenant.PolicyUnavailable {
@@ -566,6 +692,13 @@ func TestOrderNeverMatters(t *testing.T) {
 		for _, tt := range admitCases {
 			if d := p.Admit(tt.method, nil, tt.peer); tenant.ReasonOf(d.Err()) != tt.want {
 				t.Errorf("P3 order %d, Admit, %s: %v, want %s", i, tt.name, d.Err(), tt.want)
+			}
+		}
+		for _, tt := range queueCases {
+			self := ids(tt.self)[0]
+			publish, consume := p.MayPublish(self, tt.queue), p.MayConsume(self, tt.queue)
+			if tenant.ReasonOf(publish.Err()) != tt.publish || tenant.ReasonOf(consume.Err()) != tt.consume {
+				t.Errorf("P3 order %d, %s: %v, %v", i, tt.name, publish.Err(), consume.Err())
 			}
 		}
 	}

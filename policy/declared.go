@@ -23,7 +23,7 @@ type Declared struct {
 var undeclared Declared
 
 // Declare reads the option of a method. It fails where the option contradicts
-// itself or has a scope that is no scope-token.
+// itself, has a scope that is no scope-token, or says what this version does not know.
 func Declare(m protoreflect.MethodDescriptor) (*Declared, error) {
 	rule, _ := proto.GetExtension(m.Options(), pb.E_Method).(*pb.MethodRule)
 	if rule == nil {
@@ -34,6 +34,8 @@ func Declare(m protoreflect.MethodDescriptor) (*Declared, error) {
 		return nil, fmt.Errorf("%s: (tenantmesh.v1.method): %s", d.at, fmt.Sprintf(format, args...))
 	}
 	switch {
+	case len(rule.ProtoReflect().GetUnknown()) > 0:
+		return fail("it says what this program does not know: a newer version is needed")
 	case rule.Exempt && (len(rule.Scopes) > 0 || rule.Classification > 0 || rule.Absent != 0):
 		return fail("an exempt method asks for nothing")
 	case pb.Absent_name[int32(rule.Absent)] == "":
@@ -58,6 +60,9 @@ func placeOf(d protoreflect.Descriptor) string {
 	}
 	return fmt.Sprintf("%s:%s", file.Path(), d.FullName())
 }
+
+// Exempt says whether the method needs no tenant, if the policy agrees.
+func (d *Declared) Exempt() bool { return d.exempt }
 
 // HidesExistence says whether the method answers NOT_FOUND for what is not the
 // caller's, and not PERMISSION_DENIED (AIP-211).

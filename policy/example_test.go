@@ -45,17 +45,13 @@ func ExamplePolicy_Decide() {
 	fmt.Print(d.Explain())
 	// Output:
 	// [gateway orders] <nil>
-	// denied     /inventory.v1.Inventory/Get
+	// denied     decide /inventory.v1.Inventory/Get
 	// reason     TENANT_NOT_BOUND
 	// missing    workload "tenant-runner" is not bound to the tenant
 	// rule       testdata/design.yaml:12
 	// hop 0      spiffe://prod.example/tenant/globex/runner/1 as "tenant-runner" by testdata/design.yaml:12  ← at fault
 	// hop 1      spiffe://prod.example/orders as "orders" by testdata/design.yaml:17
-	// passed     policy
-	// passed     method
-	// passed     path
-	// passed     callers
-	// passed     calls
+	// passed     policy, method, path, callers, calls
 	// failed     bindings
 	// rules      testdata/design.yaml:12
 	// policy     sha256:c9cb98160bb7da0bec5601b3d6fbce84fc2b120bf946ef61e6efcc4d62107205

@@ -14,21 +14,21 @@ import (
 // Decision is the answer to one question, by one version of the policy. The
 // zero Decision denies.
 type Decision struct {
+	question string  // what was asked; "" for the zero Decision
+	target   string  // the method or queue that it was asked about, if any
 	policy   *Policy // nil: none is in force
-	about    string  // the method, or noMethod
 	service  string  // of the method
 	method   *method
+	declared *Declared // nil: the question is not about a method
 	path     [hop.MaxHops]actor
 	signers  int  // how many of path there are
 	chain    bool // path is that of a chain, so that a denial names the hop
 	tenant   listing
-	declared *Declared
 	callsAt  string // the place in the peer's calls
 
-	decided bool
-	passed  uint16 // a bit for each check
-	failed  check
-	err     *tenant.Error
+	passed uint16 // a bit for each check
+	failed check
+	err    *tenant.Error
 }
 
 // actor is a signer and its entry.
@@ -48,6 +48,8 @@ const (
 	checkPath
 	checkCallers
 	checkCalls
+	checkPublishes
+	checkConsumes
 	checkBindings
 	checkOrigination
 	checkScopes
@@ -57,7 +59,7 @@ const (
 )
 
 var checkNames = [checks]string{
-	"policy", "method", "path", "callers", "calls", "bindings", "origination", "scopes", "classification", "conditions",
+	"policy", "method", "path", "callers", "calls", "publishes", "consumes", "bindings", "origination", "scopes", "classification", "conditions",
 }
 
 // pass notes a check that passed, and returns true.
@@ -66,8 +68,10 @@ func (d *Decision) pass(c check) bool {
 	return true
 }
 
-// deny ends the decision, at the first check that fails, and returns false.
+// deny ends the decision, at the first check that fails, and returns false. A
+// part of the check may have passed before.
 func (d *Decision) deny(at check, err *tenant.Error) bool {
+	d.passed &^= 1 << at
 	d.failed, d.err = at, err
 	return false
 }
@@ -86,7 +90,7 @@ func (d *Decision) peerHop() int {
 // the place that decided, where one did.
 func (d *Decision) Err() error {
 	switch {
-	case !d.decided:
+	case d.question == "":
 		return tenant.Deny(tenant.Internal, "nothing was decided")
 	case d.err != nil:
 		return d.err
@@ -96,6 +100,10 @@ func (d *Decision) Err() error {
 
 // Exempt says whether the method needs no tenant.
 func (d *Decision) Exempt() bool { return d.method != nil && d.method.exempt }
+
+// Conditional says whether the method has conditions, so that the decision may
+// change though the policy does not.
+func (d *Decision) Conditional() bool { return d.method != nil && len(d.method.conditions) > 0 }
 
 // Workloads returns the policy's names along the path.
 func (d *Decision) Workloads() []string {
@@ -123,10 +131,11 @@ func (d *Decision) Rules() []string {
 	if d.method != nil {
 		rules = append(rules, d.method.at...)
 	}
-	for _, at := range []string{d.callsAt, d.declared.at} {
-		if at != "" {
-			rules = append(rules, at)
-		}
+	if d.callsAt != "" {
+		rules = append(rules, d.callsAt)
+	}
+	if d.declared != nil && d.declared.at != "" {
+		rules = append(rules, d.declared.at)
 	}
 	return rules
 }
@@ -136,6 +145,12 @@ func (d *Decision) Rules() []string {
 type Explanation struct {
 	// Allowed is the decision.
 	Allowed bool `json:"allowed"`
+	// Question is what was decided: "covers", "admit", "decide", "call",
+	// "originate", "publish" or "consume".
+	Question string `json:"question"`
+	// Target is the full method, or the queue, subject or topic, that the
+	// question was about; empty where it was about none.
+	Target string `json:"target,omitempty"`
 	// Reason of a denial.
 	Reason tenant.Reason `json:"reason,omitempty"`
 	// Missing says what was missing.
@@ -144,8 +159,6 @@ type Explanation struct {
 	Hop int `json:"hop"`
 	// Rule is the place that denied, as file:line.
 	Rule string `json:"rule,omitempty"`
-	// Method is the full method, "-" for a decision that is about none.
-	Method string `json:"method"`
 	// Policy is the version that decided.
 	Policy string `json:"policy,omitempty"`
 	// Path holds the workloads of the path, the originator first.
@@ -176,7 +189,9 @@ type ExplainedCheck struct {
 
 // Explain says why d is as it is.
 func (d *Decision) Explain() Explanation {
-	e := Explanation{Allowed: true, Hop: -1, Method: d.about, Policy: d.policy.Version(), Rules: d.Rules(), Checks: []ExplainedCheck{}}
+	e := Explanation{
+		Allowed: true, Question: d.question, Target: d.target, Hop: -1, Rules: d.Rules(), Policy: d.policy.Version(), Checks: []ExplainedCheck{},
+	}
 	for i := range d.signers {
 		s := &d.path[i]
 		e.Path = append(e.Path, ExplainedWorkload{s.id.String(), s.workload.name, s.workload.at})
@@ -186,11 +201,13 @@ func (d *Decision) Explain() Explanation {
 			e.Checks = append(e.Checks, ExplainedCheck{checkNames[c], true})
 		}
 	}
+	if d.err != nil {
+		e.Checks = append(e.Checks, ExplainedCheck{checkNames[d.failed], false})
+	}
 	var denial *tenant.Error
 	if errors.As(d.Err(), &denial) {
 		e.Allowed = false
 		e.Reason, e.Missing, e.Hop, e.Rule = denial.Reason, denial.Detail, denial.Hop, denial.Rule
-		e.Checks = append(e.Checks, ExplainedCheck{checkNames[d.failed], false})
 	}
 	return e
 }
@@ -203,10 +220,11 @@ func (e Explanation) String() string {
 			fmt.Fprintf(&b, "%-10s %s\n", name, value)
 		}
 	}
+	about := strings.TrimSpace(e.Question + " " + e.Target)
 	if e.Allowed {
-		line("allowed", e.Method)
+		line("allowed", about)
 	} else {
-		line("denied", e.Method)
+		line("denied", about)
 		line("reason", string(e.Reason))
 		line("missing", e.Missing)
 		line("rule", e.Rule)
@@ -218,13 +236,12 @@ func (e Explanation) String() string {
 		}
 		line(fmt.Sprintf("hop %d", i), fmt.Sprintf("%s as %q by %s%s", w.ID, w.Name, w.Rule, at))
 	}
+	results := map[bool][]string{}
 	for _, c := range e.Checks {
-		result := "failed"
-		if c.Passed {
-			result = "passed"
-		}
-		line(result, c.Name)
+		results[c.Passed] = append(results[c.Passed], c.Name)
 	}
+	line("passed", strings.Join(results[true], ", "))
+	line("failed", strings.Join(results[false], ", "))
 	line("rules", strings.Join(e.Rules, " "))
 	line("policy", e.Policy)
 	return b.String()

@@ -143,13 +143,12 @@ func watchFile(t *testing.T, path string, opts ...WatchOption) *Watcher {
 // until waits until the tenants of the pair are in force.
 func (r records) until(t *testing.T, w *Watcher, n int) {
 	t.Helper()
-	for w.Current().tenants.listed[mustTenant(pairedTenant(n))].uid == "" || may(w.Current(), n) != "" {
+	listed := func() bool { _, ok := w.Current().TenantUID(mustTenant(fmt.Sprintf("tenant-%d", n))); return ok }
+	for !listed() || may(w.Current(), n) != "" {
 		r.next(t, slog.LevelInfo)
 	}
 	isPair(t, w.Current(), n)
 }
-
-func pairedTenant(n int) string { name, _, _ := strings.Cut(pairedList(n), " "); return name }
 
 func TestWatchFile(t *testing.T) {
 	for _, way := range ways {

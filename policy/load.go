@@ -18,7 +18,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"cel.dev/cel-go/cel"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -166,8 +165,8 @@ type loader struct {
 	errs  []*LoadError
 	more  int // errors not kept
 
-	env  *cel.Env // for conditions; nil until one is met
-	sets map[string]*tenantSet
+	sets       map[string]*tenantSet // nil until all are compiled
+	conditions int                   // how many were met
 }
 
 // file says which one a place is in.
@@ -198,20 +197,6 @@ func (l *loader) fail(at pos, format string, args ...any) {
 		return
 	}
 	l.errs = append(l.errs, &LoadError{l.files[at.in], max(int(at.n), 1), max(at.column, 1), fmt.Sprintf(format, args...)})
-}
-
-// within returns the place of a character of t, which stands in the document
-// on one line as it is; otherwise that of t. The line counts from 1, the column
-// from 0.
-func (l *loader) within(t text, line, column int) pos {
-	rows := bytes.Split(l.doc, []byte("\n"))
-	row := []rune(string(rows[min(int(t.n), len(rows))-1]))
-	for _, quote := range []int{0, 1} {
-		if start := t.column - 1 + quote; line == 1 && start <= len(row) && strings.HasPrefix(string(row[start:]), t.value) {
-			return pos{t.line, start + 1 + column}
-		}
-	}
-	return t.pos
 }
 
 // place returns file:line.
@@ -394,10 +379,7 @@ type (
 		tenants      list // or, where it is not set:
 		tier, region text
 	}
-	rawTenant struct {
-		id, uid, tier, region text
-		classification        uint32
-	}
+	rawTenant struct{ id, uid, tier, region, classification text }
 )
 
 func (l *loader) policy(root *yaml.Node) rawPolicy {
@@ -428,7 +410,7 @@ func (l *loader) policy(root *yaml.Node) rawPolicy {
 		f := l.fields(value, "a tenant", "uid", "tier", "region", "classification")
 		raw.tenants = append(raw.tenants, rawTenant{
 			id: l.text(key, "a tenant ID"), uid: f.needText("uid"),
-			tier: f.text("tier"), region: f.text("region"), classification: f.number("classification"),
+			tier: f.text("tier"), region: f.text("region"), classification: f.digits("classification"),
 		})
 	}
 	return raw
@@ -456,10 +438,15 @@ func (l *loader) set(key, value *yaml.Node) rawSet {
 		s.tenants = l.list(value, "a tenant set")
 		return s
 	}
+	const what = "a tenant set is a list of tenants, or their tier, region or both"
+	if value.Kind != yaml.MappingNode {
+		l.fail(posOf(value), what)
+		return s
+	}
 	f := l.fields(value, "a tenant set", "tier", "region")
 	s.tier, s.region = f.text("tier"), f.text("region")
-	if f.node != nil && !s.tier.set && !s.region.set {
-		l.fail(f.at, "a tenant set is a list of tenants, or their tier, region or both")
+	if len(value.Content) == 0 {
+		l.fail(f.at, what)
 	}
 	return s
 }
@@ -516,16 +503,18 @@ func (f fields) bool(key string) bool {
 }
 
 // number returns a classification, 0 if it is absent.
-func (f fields) number(key string) uint32 {
+func (f fields) number(key string) uint32 { return f.l.number(f.digits(key)) }
+
+// digits returns a number as it is written, for [loader.number].
+func (f fields) digits(key string) text {
 	n := f.get(key)
 	if n == nil {
-		return 0
+		return text{}
 	}
-	t := text{posOf(n), true, n.Value}
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" {
-		t.value = ""
+		return text{pos: posOf(n), set: true}
 	}
-	return f.l.number(t)
+	return text{posOf(n), true, n.Value}
 }
 
 func (l *loader) fields(n *yaml.Node, what string, known ...string) fields {
@@ -540,7 +529,7 @@ func (l *loader) fields(n *yaml.Node, what string, known ...string) fields {
 		key := n.Content[i]
 		switch {
 		case key.Kind != yaml.ScalarNode || !slices.Contains(known, key.Value):
-			l.fail(posOf(key), "unknown key %q in %s%s", key.Value, what, l.didYouMean(key.Value, known))
+			l.fail(posOf(key), "unknown key %q in %s%s", key.Value, what, l.didYouMean(key.Value, slices.Values(known)))
 		case f.node[key.Value] != nil:
 			l.fail(posOf(key), "the key %q stands twice, first in line %d", key.Value, first[key.Value])
 		default:
@@ -612,13 +601,14 @@ func (l *loader) number(t text) uint32 {
 }
 
 // didYouMean names the known word that is nearest to a mistyped one.
-func (l *loader) didYouMean(word string, known []string) string {
+func (l *loader) didYouMean(word string, known iter.Seq[string]) string {
 	if len(l.errs) > maxErrors { // nobody will read it
 		return ""
 	}
 	best, dist := "", 3
-	for _, k := range known {
-		if d := editDistance(word, k); d < dist && d < len(k) {
+	for k := range known {
+		d := editDistance(word, k)
+		if d < len(k) && (d < dist || d == dist && k < best) {
 			best, dist = k, d
 		}
 	}
@@ -628,10 +618,11 @@ func (l *loader) didYouMean(word string, known []string) string {
 	return fmt.Sprintf(": did you mean %q?", best)
 }
 
-// editDistance is Levenshtein's. What is longer than any key is far from all.
+// editDistance is Levenshtein's, up to 3. What is longer than any name is far
+// from all.
 func editDistance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return 64
+	if len(a) > 128 || len(b) > 128 || len(a)-len(b) > 2 || len(b)-len(a) > 2 {
+		return 3
 	}
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -649,5 +640,5 @@ func editDistance(a, b string) int {
 			row[j+1] = min(change, row[j]+1, row[j+1]+1)
 		}
 	}
-	return row[len(b)]
+	return min(row[len(b)], 3)
 }

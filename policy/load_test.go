@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/tenantmesh/tenantmesh/hop"
-	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
 // small is a document for one change at a time.
@@ -42,6 +40,10 @@ func TestDocumentsRefused(t *testing.T) {
 		return strings.Replace(small, "tenants:\n  acme", lines+"tenants:\n  acme", 1)
 	}
 	tenants := func(lines string) string { return small + lines }
+	sets := func(lines string) string { return small + "tenant_sets:\n" + lines }
+	when := func(quoted string) string {
+		return strings.Replace(small, "    callers: [a]\n", "    callers: [a]\n    when: "+quoted+"\n", 1)
+	}
 	with := func(old, instead string) string {
 		if !strings.Contains(small, old) {
 			panic(old)
@@ -108,7 +110,7 @@ func TestDocumentsRefused(t *testing.T) {
 		{"I2 trust domain with a wildcard", with("name: td.example", `name: "*.example"`), "p.yaml:3:11: trust domain"},
 		{"trust domain twice", with("  - name: td.example\n", "  - name: td.example\n  - name: td.example\n"), `p.yaml:4:11: trust domain "td.example" stands twice: p.yaml:3`},
 		{"trust domain confined to an unlisted tenant", with("td.example\n", "td.example\n    tenants: [globex]\n"), `p.yaml:4:15: tenant "globex" is not listed`},
-		{"trust domain confined to {tenant}", with("td.example\n", "td.example\n    tenants: [\"{tenant}\"]\n"), "p.yaml:4:15: {tenant} does not stand"},
+		{"trust domain confined to {tenant}", with("td.example\n", "td.example\n    tenants: [\"{tenant}\"]\n"), "p.yaml:4:15: {tenant} stands only where the match of the workload has it"},
 
 		// Workloads.
 		{"I2 match of an unlisted domain", match("spiffe://other.example/a"), `p.yaml:11:12: trust domain "other.example" is not listed`},
@@ -129,7 +131,7 @@ func TestDocumentsRefused(t *testing.T) {
 		{"unlisted tenant", workload("    tenants: [globex]\n"), `p.yaml:12:15: tenant "globex" is not listed`},
 		{"star beside tenants", workload("    tenants: [\"*\", acme]\n"), `p.yaml:12:15: "*" is all listed tenants`},
 		{"tenant twice", workload("    tenants: [acme, acme]\n"), `p.yaml:12:21: "acme" stands twice in tenants`},
-		{"{tenant} that match does not capture", workload("    tenants: [\"{tenant}\"]\n"), "p.yaml:12:15: {tenant} does not stand in the entry's match"},
+		{"{tenant} that match does not capture", workload("    tenants: [\"{tenant}\"]\n"), "p.yaml:12:15: {tenant} stands only where the match of the workload has it"},
 		{"captured {tenant} that is not used", match("spiffe://td.example/t/{tenant}\n    tenants: [\"*\"]"), "p.yaml:11:12: {tenant} stands in match and not in tenants"},
 		{"deny with tenants", workload("    deny: true\n    tenants: []\n"), "p.yaml:10:5: a deny entry has a name and a match only"},
 		{"deny with originate", workload("    deny: true\n    originate: {}\n"), "p.yaml:10:5: a deny entry"},
@@ -137,6 +139,16 @@ func TestDocumentsRefused(t *testing.T) {
 		{"calls: not a method", workload("    calls: [p.S/M]\n"), `p.yaml:12:13: "p.S/M" is no method`},
 		{"calls: any service", workload("    calls: [\"/*\"]\n"), `p.yaml:12:13: "/*" is no method`},
 		{"calls: a hyphen, which no protobuf name has", workload("    calls: [/p-q.S/M]\n"), `p.yaml:12:13: "/p-q.S/M" is no method`},
+		{"match of a mistyped domain", match("spiffe://td.exampel/b"), `p.yaml:11:12: trust domain "td.exampel" is not listed under trust_domains: did you mean "td.example"?`},
+		{"mistyped tenant", workload("    tenants: [acmee]\n"), `p.yaml:12:15: tenant "acmee" is not listed under tenants: did you mean "acme"?`},
+		{"deny with publishes", workload("    deny: true\n    publishes: []\n"), "p.yaml:10:5: a deny entry"},
+		{"deny with consumes", workload("    deny: true\n    consumes: []\n"), "p.yaml:10:5: a deny entry"},
+		{"deny with calls", workload("    deny: true\n    calls: []\n"), "p.yaml:10:5: a deny entry"},
+		{"publishes with NATS's rest", workload("    publishes: [\"orders.>\"]\n"), `p.yaml:12:17: "orders.>" has a >: the rest is ** here`},
+		{"publishes: an empty segment", workload("    publishes: [orders..x]\n"), "p.yaml:12:17: "},
+		{"consumes: part of a segment", workload("    consumes: [orders.x, ord*]\n"), "p.yaml:12:26: "},
+		{"consumes: a text", workload("    consumes: orders\n"), "p.yaml:12:15: consumes is a list"},
+		{"consumes twice", workload("    consumes: [x, x]\n"), `p.yaml:12:19: "x" stands twice in consumes`},
 		{"calls: M4 escaped slash", workload("    calls: [/p.S%2FM]\n"), "p.yaml:12:13: "},
 
 		// Originate.
@@ -154,6 +166,9 @@ func TestDocumentsRefused(t *testing.T) {
 		{"T9 empty subjects", with("{scopes:", "{subjects: [], scopes:"), "p.yaml:8:27: an empty list"},
 		{"T9 empty issuer", with("{scopes:", "{issuers: [\"\"], scopes:"), "p.yaml:8:27: each of issuers is empty"},
 		{"T9 subject **", with("{scopes:", "{subjects: [\"a**\"], scopes:"), "p.yaml:8:28: in a subject"},
+		{"T9 from an unlisted domain", with("{scopes:", "{from: [td.exampl], scopes:"), `p.yaml:8:24: trust domain "td.exampl" is not listed under trust_domains: did you mean "td.example"?`},
+		{"T9 empty from", with("{scopes:", "{from: [], scopes:"), "p.yaml:8:23: an empty list"},
+		{"T9 from that is a text", with("{scopes:", "{from: td.example, scopes:"), "p.yaml:8:23: from is a list"},
 		{"T9 part of a scope segment", with("s.read", "s.re*"), "p.yaml:8:26: "},
 
 		// Methods.
@@ -163,12 +178,38 @@ func TestDocumentsRefused(t *testing.T) {
 		{"part of a name", method("  - match: /p.T/M*\n"), "p.yaml:13:12: "},
 		{"exempt with callers", method("  - match: /p.T/M\n    exempt: true\n    callers: [a]\n"), "p.yaml:13:5: an exempt method has a match only"},
 		{"exempt with scopes", method("  - match: /p.T/M\n    exempt: true\n    scopes: []\n"), "p.yaml:13:5: an exempt method has a match only"},
+		{"exempt with a classification", method("  - match: /p.T/M\n    exempt: true\n    classification: 1\n"), "p.yaml:13:5: an exempt method has a match only"},
+		{"exempt with a condition", method("  - match: /p.T/M\n    exempt: true\n    when: 'true'\n"), "p.yaml:13:5: an exempt method has a match only"},
+		{"classification of a method, negative", method("  - match: /p.T/M\n    classification: -1\n"), "p.yaml:14:21: a classification is"},
+		{"mistyped caller", method("  - match: /p.T/M\n    callers: [ab]\n"), `p.yaml:14:15: no workload is named "ab"`},
 		{"exempt within another rule", method("  - match: /p.S/M\n    exempt: true\n"), "p.yaml:13:5: an exemption stands alone, but these rules match the same method: p.yaml:13, p.yaml:11"},
 		{"exempt around another rule", method("  - match: /p.T/M\n  - match: /p.T/*\n    exempt: true\n"), "p.yaml:13:5: an exemption stands alone, but these rules match the same method: p.yaml:13, p.yaml:14"},
 		{"exempt twice", method("  - match: /p.T/*\n    exempt: true\n  - match: /p.T/*\n    exempt: true\n"), "p.yaml:15:5: an exemption stands alone, but these rules match the same method: p.yaml:13, p.yaml:15"},
 		{"unknown caller", method("  - match: /p.T/M\n    callers: [aa]\n"), `p.yaml:14:15: no workload is named "aa"`},
 		{"caller that is denied", strings.Replace(workload("    deny: true\n"), "callers: [a]", "callers: [b]", 1), `p.yaml:15:15: the workload "b" is denied (p.yaml:10)`},
 		{"scope with a star", method("  - match: /p.T/M\n    scopes: [\"s.*\"]\n"), "p.yaml:14:14: a required scope is exact"},
+
+		// Conditions.
+		{"condition that is empty", when(`""`), "p.yaml:13:11: when is empty"},
+		{"condition that is a boolean", when("true"), `p.yaml:13:11: when is a text: put it in quotes ("true")`},
+		{"condition that is a list", when("[a]"), "p.yaml:13:11: when is a text"},
+		{"condition: a variable that there is none of, quoted", when(`'claims.subj == "ann"'`), `p.yaml:13:18: when: undeclared reference to 'claims.subj' (did you mean 'claims.sub'?)`},
+		{"condition: a variable that there is none of, plain", when(`1 < 2 && tenant.teir == "gold"`), `p.yaml:13:26: when: undeclared reference to 'tenant.teir' (did you mean 'tenant.tier'?)`},
+		{"condition: a variable that there is none of, among others", when(`'method == "x" && user == "ann"'`), `p.yaml:13:29: when: undeclared reference to 'user'`},
+		{"condition: a field of a hop that there is none of", when(`'path[0].name == "a"'`), "p.yaml:13:19: when: undefined field 'name'"},
+		{"condition: syntax", when(`'1 < '`), "p.yaml:13:16: when: Syntax error"},
+		{"condition: syntax in the middle", when(`'1 < < 2'`), "p.yaml:13:16: when: Syntax error"},
+		{"condition: types", when(`'claims.classification == "high"'`), "p.yaml:13:34: when: found no matching overload for '_==_' applied to '(int, string)'"},
+		{"condition: not a boolean", when(`'claims.sub'`), "p.yaml:13:11: when: a condition is true or false, this one is string"},
+		{"condition: any type", when(`'dyn(true)'`), "p.yaml:13:11: when: a condition is true or false, this one is dyn"},
+		{"condition: regular expressions", when(`'claims.sub.matches("a.*")'`), "p.yaml:13:30: when: undeclared reference to 'matches'"},
+		{"condition: in a block", when("|\n      true &&\n      user == 'x'"), "p.yaml:13:11: when: undeclared reference to 'user'"},
+		{"condition: lines that end in CR alone", strings.ReplaceAll(when("'user == 1'"), "\n", "\r") + "\n", "p.yaml:13:11: when: undeclared reference to 'user'"},
+		{"condition: too long", when("'" + strings.Repeat(" ", maxCondition) + "true'"), "p.yaml:13:11: when: expression code point size exceeds limit"},
+		{"condition: too deep", when("'" + strings.Repeat("(", 1000) + "true" + strings.Repeat(")", 1000) + "'"), "p.yaml:13:11: when: "},
+		{"P5 condition: too dear", when(`'claims.scope.exists(a, claims.scope.exists(b, a + b in claims.scope))'`), "p.yaml:13:11: when: the condition may cost "},
+		{"P5 condition: doubling", when("'claims.scope" + strings.Repeat(".map(a, a + a)", 20) + ".exists(a, a == \"x\")'"), "p.yaml:13:11: when: the condition may cost "},
+		{"P5 condition: time zones", when(`'claims.scope.exists(a, now.getHours(a) > 3)'`), "p.yaml:13:11: when: the condition may cost "},
 
 		// Tenants.
 		{"P4 tenant ''", tenants("  '': {uid: u2}\n"), "p.yaml:15:3: a tenant ID is empty"},
@@ -190,8 +231,32 @@ func TestDocumentsRefused(t *testing.T) {
 		{"D10 no uid", tenants("  globex: {}\n"), `p.yaml:15:11: a tenant needs the key "uid"`},
 		{"D10 uid with a blank", tenants("  globex: {uid: u 2}\n"), "p.yaml:15:17: a uid has"},
 		{"tenant without members", tenants("  globex:\n"), "p.yaml:15:"},
+		{"tier with a blank", tenants("  globex: {uid: u2, tier: very gold}\n"), "p.yaml:15:27: a tier or region has"},
+		{"region with a slash", tenants("  globex: {uid: u2, region: eu/de}\n"), "p.yaml:15:29: a tier or region has"},
+		{"classification of a tenant, negative", tenants("  globex: {uid: u2, classification: -1}\n"), "p.yaml:15:37: a classification is"},
 		{"tier that is a list", tenants("  globex: {uid: u2, tier: [gold]}\n"), "p.yaml:15:27: tier is a text"},
 		{"classification that is a text", tenants("  globex: {uid: u2, classification: top}\n"), "p.yaml:15:37: a classification is"},
+
+		// Tenant sets.
+		{"sets as a list", small + "tenant_sets: []\n", "p.yaml:15:14: tenant_sets is a mapping"},
+		{"set that is empty", sets("  gold: {}\n"), "p.yaml:16:9: a tenant set is a list of tenants, or their tier, region or both"},
+		{"set that is null", sets("  gold:\n"), "p.yaml:16:"},
+		{"set that is a text", sets("  gold: acme\n"), "p.yaml:16:9: a tenant set is a list of tenants"},
+		{"set with a mistyped key", sets("  gold: {teir: gold}\n"), `p.yaml:16:10: unknown key "teir" in a tenant set: did you mean "tier"?`},
+		{"set with another key", sets("  gold: {classification: 1}\n"), `p.yaml:16:10: unknown key "classification" in a tenant set`},
+		{"set with an empty tier", sets("  gold: {tier: \"\"}\n"), "p.yaml:16:16: tier is empty"},
+		{"set with a tier that no tenant can have", sets("  gold: {tier: \"*\"}\n"), "p.yaml:16:16: a tier or region has"},
+		{"set with an unlisted tenant", sets("  gold: [acme, globex]\n"), `p.yaml:16:16: tenant "globex" is not listed`},
+		{"set in a set", sets("  gold: [acme]\n  more: [\"set:gold\"]\n"), "p.yaml:17:10: a tenant set has no others in it"},
+		{"set with {tenant}", sets("  gold: [\"{tenant}\"]\n"), "p.yaml:16:10: {tenant} stands only where the match of the workload has it"},
+		{"set with * and more", sets("  gold: [\"*\", acme]\n"), `p.yaml:16:10: "*" is all listed tenants`},
+		{"set whose name is empty", sets("  \"\": [acme]\n"), "p.yaml:16:3: a tenant set's name is empty"},
+		{"set whose name has a blank", sets("  go ld: [acme]\n"), "p.yaml:16:3: a tenant set's name has letters"},
+		{"set twice", sets("  gold: [acme]\n  gold: [acme]\n"), `p.yaml:17:3: tenant set "gold" stands twice`},
+		{"mistyped set", strings.Replace(sets("  gold: [acme]\n"), "tenants: [acme]", `tenants: ["set:glod"]`, 1), `p.yaml:7:15: no tenant set is named "glod": did you mean "gold"?`},
+		{"set without a name", strings.Replace(sets("  gold: [acme]\n"), "tenants: [acme]", `tenants: ["set:"]`, 1), `p.yaml:7:15: no tenant set is named ""`},
+		{"mistyped set of a trust domain", strings.Replace(sets("  gold: [acme]\n"), "td.example\n", "td.example\n    tenants: [\"set:old\"]\n", 1), `p.yaml:4:15: no tenant set is named "old": did you mean "gold"?`},
+		{"tenants_file where there are no files", small + "tenants_file: tenants.list\n", `p.yaml:15:15: tenants_file "tenants.list": the path of a file`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, err := Parse("p.yaml", []byte(tt.doc))
@@ -251,7 +316,7 @@ func TestTruncated(t *testing.T) {
 	tenants := bytes.Index(doc, []byte("\ntenants:\n"))
 	for n := range len(doc) {
 		p, err := Parse("p.yaml", doc[:n])
-		if err == nil && (n < tenants || doc[n-1] != '\n' || len(p.tenants.listed) >= 2) {
+		if err == nil && (n < tenants || doc[n-1] != '\n' || len(slices.Collect(p.tenants.names())) >= 2) {
 			t.Errorf("P1 the first %d bytes load, up to %q", n, doc[max(n-20, 0):n])
 		}
 	}
@@ -295,6 +360,7 @@ func TestCostlyDocuments(t *testing.T) {
 	for _, tt := range []struct{ name, doc, want string }{
 		{"P1 patterns", fill(domains+"methods: []\nworkloads:\n", "  - {name: w%[1]d, match: \"spiffe://td.example/%[1]d-*\"}\n"), many},
 		{"P1 captures", fill(domains+"methods: []\nworkloads:\n", "  - {name: w%[1]d, match: \"spiffe://td.example/{tenant}.%[1]d\", tenants: [\"{tenant}\"]}\n"), many},
+		{"P1 conditions", fill(domains+"workloads: []\nmethods:\n", "  - {match: /p.S/M%d, when: 'true'}\n"), "over 4000 conditions"},
 		{"P1 rules for a service", fill(domains+"workloads: []\nmethods:\n", "  - match: /p.S/*\n  - match: /p.S/%d\n"), "more than 32 rules match"},
 		{"P1 rules for a method", fill(domains+"workloads: []\nmethods:\n", "  - match: /p.S/M\n#%d\n"), "more than 32 rules match"},
 	} {
@@ -334,44 +400,4 @@ func TestLoadFile(t *testing.T) {
 	if a.Version() == b.Version() {
 		t.Error("two documents of one version")
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	design, err := os.ReadFile("testdata/design.yaml")
-	if err != nil {
-		f.Fatal(err)
-	}
-	seeds := [][]byte{
-		design, []byte(small), []byte(meshDoc(asWritten)),
-		[]byte(strings.Replace(small, "[acme]", "&x [acme]\n    calls: *x", 1)),
-		[]byte("? [version]\n: 1\n"), []byte("null\n"), []byte("- a\n- {b: c}\n"), []byte("%YAML 1.1\n---\n!!map {}\n"),
-		[]byte("version: 1\nworkloads: [[], 1, null, {match: {}}]\nmethods: {}\ntenants: [1]\ntrust_domains: {a: b}\n"),
-	}
-	seeds = append(seeds, vectorPolicies(f)...)
-	if len(seeds) == 0 || len(design) == 0 {
-		f.Fatal("an empty seed corpus")
-	}
-	for _, s := range seeds {
-		f.Add(s)
-	}
-	id := ids("gateway")[0]
-	f.Fuzz(func(t *testing.T, doc []byte) {
-		p, err := Parse("f.yaml", doc)
-		if (p == nil) == (err == nil) {
-			t.Fatalf("%v, %v", p, err)
-		}
-		if err != nil {
-			return
-		}
-		// What loads decides, and knows only what it lists.
-		if p.Version() == "" {
-			t.Error("a policy without a version")
-		}
-		if d := p.Admit("/p.S%2FM", nil, id); tenant.ReasonOf(d.Err()) != tenant.MethodNotCovered {
-			t.Error(d.Err())
-		}
-		if d := p.MayOriginate(id, claims(func(c *hop.Claims) { c.Tenant = tenant.ID{} }), nil); d.Err() == nil {
-			t.Error("no tenant, and it may originate")
-		}
-	})
 }

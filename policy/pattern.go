@@ -309,6 +309,10 @@ func validScope(s string) bool {
 	}
 }
 
+// validQueue reports whether s has the form of a scope and is one queue, and
+// not many: '>' is NATS's **.
+func validQueue(s string) bool { return validScope(s) && !strings.Contains(s, ">") }
+
 func validScopeSegment(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c > '~' || c == '"' || c == '\\' || c == '*' {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -44,9 +45,6 @@ func (c *Conn) Local() *x509svid.SVID { return c.local }
 // is the same at both ends and differs between connections.
 func (c *Conn) Binding() [32]byte { return c.binding }
 
-// Peer returns the peer as it was verified last.
-func (c *Conn) Peer() *leaf.Verified { return c.peer.Load().verified }
-
 // Check says whether the connection may still be used; it is for every call.
 // It fails with [tenant.SVIDExpired] or [tenant.SVIDUntrusted] if the peer's
 // SVID is not valid now or does not chain to today's bundle, with
@@ -54,7 +52,7 @@ func (c *Conn) Peer() *leaf.Verified { return c.peer.Load().verified }
 // [tenant.IdentityUnavailable] if the workload's identity, or the SVID that it
 // presented here, is gone. Signatures are verified only when the bundles changed.
 func (c *Conn) Check() error {
-	snap, err := current(c.creds.src)
+	snap, err := Current(c.creds.src)
 	if err != nil {
 		return err
 	}
@@ -80,26 +78,26 @@ func (c *Conn) Check() error {
 	return checkOwn(c.local, now)
 }
 
-// conn is a connection that leaves the registry when it ends.
+// Until returns the first time at which [Conn.Check] fails, if nothing but time
+// changes.
+func (c *Conn) Until() time.Time {
+	until, own := c.peer.Load().verified.NotAfter, expiry(c.local.Certificates)
+	if own.Before(until) {
+		return own
+	}
+	return until
+}
+
+// conn is a connection that leaves the registry when it is closed.
 type conn struct {
 	net.Conn
-	drop func()
+	forget func()
 }
 
 // Close closes the connection and forgets it.
 func (c *conn) Close() error {
-	c.drop()
+	c.forget()
 	return c.Conn.Close()
-}
-
-// Write forgets a connection that broke: TLS never recovers from a failed
-// write, and gRPC closes one that breaks at the start by its raw connection.
-func (c *conn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	if err != nil {
-		c.drop()
-	}
-	return n, err
 }
 
 // Read says what an alert after the handshake means: in TLS 1.3 a server
@@ -119,8 +117,8 @@ type syscallConn struct {
 	syscall.Conn
 }
 
-func wrap(raw, tlsConn net.Conn, drop func()) net.Conn {
-	c := &conn{Conn: tlsConn, drop: drop}
+func wrap(raw, tlsConn net.Conn, forget func()) net.Conn {
+	c := &conn{Conn: tlsConn, forget: forget}
 	if s, ok := raw.(syscall.Conn); ok {
 		return &syscallConn{conn: c, Conn: s}
 	}

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/credentials"
@@ -71,7 +73,7 @@ func NewClientCredentials(src Snapshotter, expect Expectation, opts ...Credentia
 func newCredentials(c *Credentials, opts []CredentialsOption) *Credentials {
 	c.now = time.Now
 	c.refused = func(net.Addr, error) {}
-	c.conns = &registry{open: map[*url.URL]*Conn{}}
+	c.conns = &registry{open: map[weak.Pointer[url.URL]]*Conn{}}
 	for _, opt := range opts {
 		opt(c)
 	}
@@ -86,7 +88,7 @@ func (c *Credentials) Conn(info credentials.AuthInfo) (*Conn, bool) {
 	if !ok || t.SPIFFEID == nil {
 		return nil, false
 	}
-	return c.conns.get(t.SPIFFEID)
+	return c.conns.get(weak.Make(t.SPIFFEID))
 }
 
 // ClientHandshake makes the client's side of a connection. Its errors have a
@@ -149,7 +151,7 @@ func (c *Credentials) handshake(ctx context.Context, authority string, raw net.C
 			return nil, nil, err
 		}
 	}
-	snap, err := current(c.src)
+	snap, err := Current(c.src)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,32 +169,31 @@ func (c *Credentials) handshake(ctx context.Context, authority string, raw net.C
 	} else {
 		conn = tls.Server(raw, config)
 	}
+	var state tls.ConnectionState
+	var binding []byte
 	if err = conn.HandshakeContext(ctx); err == nil {
 		err = h.finished()
+	}
+	if err == nil {
+		state = conn.ConnectionState()
+		binding, err = state.ExportKeyingMaterial(exporterLabel, nil, 32)
 	}
 	if err != nil {
 		conn.Close()
 		return nil, nil, err
 	}
-	state := conn.ConnectionState()
-	binding, err := state.ExportKeyingMaterial(exporterLabel, nil, 32)
-	if err != nil {
-		conn.Close()
-		return nil, nil, tenant.Deny(tenant.Internal, "the TLS exporter: %w", err)
-	}
-
 	known := &Conn{creds: c, chain: state.PeerCertificates, local: snap.SVID, binding: [32]byte(binding)}
 	known.peer.Store(&checkedPeer{generation: snap.Generation, verified: h.peer})
 	// This copy of the ID is the connection's name in the registry: gRPC hands
 	// the pointer through unchanged, and a wrapped AuthInfo would hide TLSInfo.
 	key := h.peer.ID.URL()
-	c.conns.add(key, known)
+	forget := c.conns.add(key, known)
 	info := credentials.TLSInfo{
 		State:          state,
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		SPIFFEID:       key,
 	}
-	return wrap(raw, conn, func() { c.conns.drop(key) }), info, nil
+	return wrap(raw, conn, forget), info, nil
 }
 
 // handshake is the state of one handshake.
@@ -238,9 +239,6 @@ func (h *handshake) verify(state tls.ConnectionState) error {
 	}
 	if state.DidResume {
 		return tenant.Deny(tenant.PeerUnauthenticated, "a resumed TLS session")
-	}
-	if len(state.PeerCertificates) == 0 {
-		return tenant.Deny(tenant.PeerUnauthenticated, "the peer presented no certificate")
 	}
 	peer, err := leaf.Verify(state.PeerCertificates, h.snap.Bundles, h.creds.now())
 	if err != nil {
@@ -300,26 +298,32 @@ func explain(err error, client bool) error {
 	return tenant.Deny(tenant.PeerUnauthenticated, "TLS with %s: %w", peer, err)
 }
 
-// registry knows the open connections.
+// registry knows the open connections by the SPIFFEID of their TLSInfo. It does
+// not keep that alive: gRPC may drop a connection right after the handshake
+// without closing what we returned, and then the entry goes with the garbage.
 type registry struct {
 	mu   sync.RWMutex
-	open map[*url.URL]*Conn
+	open map[weak.Pointer[url.URL]]*Conn
 }
 
-func (r *registry) get(key *url.URL) (*Conn, bool) {
+func (r *registry) get(key weak.Pointer[url.URL]) (*Conn, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	c, ok := r.open[key]
 	return c, ok
 }
 
-func (r *registry) add(key *url.URL, c *Conn) {
+// add returns what takes c out again.
+func (r *registry) add(id *url.URL, c *Conn) (forget func()) {
+	key := weak.Make(id)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open[key] = c
+	runtime.AddCleanup(id, r.drop, key)
+	return func() { r.drop(key) }
 }
 
-func (r *registry) drop(key *url.URL) {
+func (r *registry) drop(key weak.Pointer[url.URL]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.open, key)

@@ -2,14 +2,14 @@ package svid_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"net"
-	"net/url"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -28,32 +28,33 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
-// TestMalformedPeer presents each malformed leaf to a server and to a client.
+// TestMalformedPeer presents each wrong leaf to a server and to a client.
 func TestMalformedPeer(t *testing.T) {
 	d := newDomain(t, devdomain.Config{})
 	honest := newWorkload(t, d, inventoryID)
 	evil := newDomain(t, devdomain.Config{})
-	for _, tt := range []struct {
-		name     string
-		from     *devdomain.Domain
-		template func(*x509.Certificate)
-		opts     []devdomain.LeafOption
-		want     tenant.Reason
-	}{
-		{"I1 two URI SANs", d, func(c *x509.Certificate) {
-			c.URIs = append(c.URIs, &url.URL{Scheme: "spiffe", Host: "prod.example", Path: "/b"})
-		}, nil, tenant.SVIDMalformed},
-		{"I1 CA leaf", d, func(c *x509.Certificate) { c.IsCA = true }, nil, tenant.SVIDMalformed},
-		{"I1 no digitalSignature", d, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }, nil, tenant.SVIDMalformed},
-		{"I1 no path", d, func(c *x509.Certificate) { c.URIs[0].Path = "" }, nil, tenant.SVIDMalformed},
-		{"I1 identity in the subject DN only", d, func(c *x509.Certificate) { c.URIs = nil; c.Subject = pkix.Name{CommonName: gatewayID} }, nil, tenant.SVIDMalformed},
-		{"I2 trailing slash", d, func(c *x509.Certificate) { c.URIs[0].Path = "/gateway/" }, nil, tenant.SVIDMalformed},
-		{"I7 an ID of another trust domain", d, func(c *x509.Certificate) { c.URIs[0].Host = "partner.example" }, nil, tenant.SVIDUntrusted},
-		{"another CA of the same name", evil, nil, nil, tenant.SVIDUntrusted},
-		{"H8 three intermediates", d, nil, []devdomain.LeafOption{devdomain.WithIntermediates(3)}, tenant.SVIDMalformed},
-	} {
+	type row struct {
+		name  string
+		issue func() ([]*x509.Certificate, crypto.Signer, error)
+		want  tenant.Reason
+	}
+	rows := []row{
+		{"I7 an ID of another trust domain", func() ([]*x509.Certificate, crypto.Signer, error) {
+			return d.IssueRaw(func(c *x509.Certificate) { c.URIs[0].Host = "partner.example" })
+		}, tenant.SVIDUntrusted},
+		{"I7 another CA of the same name", func() ([]*x509.Certificate, crypto.Signer, error) {
+			return evil.IssueRaw(nil)
+		}, tenant.SVIDUntrusted},
+		{"H8 three intermediates", func() ([]*x509.Certificate, crypto.Signer, error) {
+			return d.IssueRaw(nil, devdomain.WithIntermediates(3))
+		}, tenant.SVIDMalformed},
+	}
+	for _, l := range devdomain.WrongLeaves() {
+		rows = append(rows, row{l.Name, func() ([]*x509.Certificate, crypto.Signer, error) { return l.Issue(d) }, tenant.SVIDMalformed})
+	}
+	for _, tt := range rows {
 		t.Run(tt.name, func(t *testing.T) {
-			chain, key, err := tt.from.IssueRaw(tt.template, tt.opts...)
+			chain, key, err := tt.issue()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,8 +136,8 @@ func TestConn(t *testing.T) {
 		if got := sk.PeerID().String(); got != gatewayID {
 			t.Errorf("the server sees %s", got)
 		}
-		if sk.Peer().ID != sk.PeerID() || !sk.PeerChain()[0].Equal(before.SVID.Certificates[0]) {
-			t.Error("Peer or PeerChain is not the peer")
+		if !sk.PeerChain()[0].Equal(before.SVID.Certificates[0]) {
+			t.Error("PeerChain is not the peer's")
 		}
 		if err := errors.Join(ck.Check(), sk.Check()); err != nil {
 			t.Error(err)
@@ -221,16 +222,30 @@ func TestConn(t *testing.T) {
 			t.Error("the server's end is still known")
 		}
 	})
-	t.Run("forgotten when broken", func(t *testing.T) {
-		c, s := connect(t, client, server)
-		known(t, server, s)
-		c.net.Close()
-		s.raw.Close() // as gRPC does when it cannot start
-		if _, err := s.net.Write([]byte("x")); err == nil {
-			t.Fatal("it is not broken")
-		}
-		if _, ok := server.Conn(s.info); ok {
-			t.Error("a broken connection is still known")
+	t.Run("forgotten with the garbage", func(t *testing.T) {
+		before := [2]int{svid.OpenConns(client), svid.OpenConns(server)}
+		func() {
+			// As gRPC does when it cannot start: it closes the raw connections alone.
+			cRaw, sRaw := tcp(t)
+			go server.ServerHandshake(sRaw)
+			conn, info, err := client.ClientHandshake(t.Context(), "", cRaw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			runtime.GC()
+			if _, ok := client.Conn(info); !ok {
+				t.Error("a connection in use was forgotten")
+			}
+			cRaw.Close()
+			sRaw.Close()
+		}()
+		for deadline := time.Now().Add(10 * time.Second); [2]int{svid.OpenConns(client), svid.OpenConns(server)} != before; runtime.GC() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d and %d connections are still known, before it were %d", svid.OpenConns(client), svid.OpenConns(server), before)
+			}
 		}
 	})
 }
@@ -297,6 +312,9 @@ func TestResumption(t *testing.T) {
 	if n := cache.puts.Load(); n != 0 {
 		t.Errorf("I4 the server gave %d session tickets", n)
 	}
+	// Should the configuration ever let one through.
+	err := svid.VerifyState(server, tls.ConnectionState{NegotiatedProtocol: "h2", DidResume: true})
+	wantReason(t, err, tenant.PeerUnauthenticated)
 }
 
 // TestOpenConnection takes trust away while a connection is open.
@@ -376,8 +394,14 @@ func TestLocalExpired(t *testing.T) {
 	}
 	server := svid.NewServerCredentials(newWorkload(t, d, inventoryID), svid.WithClock(clk.Now))
 	peer := attacker(long.Certificates, long.PrivateKey, d.Bundle())
-	_, s := connect(t, svid.NewClientCredentials(peer, svid.Expect(inventoryID), svid.WithClock(clk.Now)), server)
+	client := svid.NewClientCredentials(peer, svid.Expect(inventoryID), svid.WithClock(clk.Now))
+	c, s := connect(t, client, server)
 	conn := known(t, server, s)
+	for who, until := range map[string]time.Time{"server": conn.Until(), "client": known(t, client, c).Until()} {
+		if want := clk.Now().Add(time.Hour); !until.Equal(want) {
+			t.Errorf("I5 the %s's end holds until %s, not %s", who, until, want)
+		}
+	}
 	clk.Advance(2 * time.Hour)
 	t.Run("I5 on an open connection", func(t *testing.T) { wantReason(t, conn.Check(), tenant.IdentityUnavailable) })
 
@@ -394,6 +418,11 @@ func TestLocalExpired(t *testing.T) {
 	}
 }
 
+// failing is a Snapshotter of somebody else's that fails in its own words.
+type failing struct{}
+
+func (failing) Snapshot() (*svid.Snapshot, error) { return nil, io.ErrUnexpectedEOF }
+
 func TestNoIdentity(t *testing.T) {
 	d := newDomain(t, devdomain.Config{})
 	inventory := newWorkload(t, d, inventoryID)
@@ -407,6 +436,18 @@ func TestNoIdentity(t *testing.T) {
 			wantReason(t, s.err, tenant.IdentityUnavailable)
 		})
 	}
+	t.Run("an error without a reason", func(t *testing.T) {
+		c, _ := connect(t, svid.NewClientCredentials(failing{}, svid.Expect(inventoryID)), svid.NewServerCredentials(inventory))
+		wantReason(t, c.err, tenant.IdentityUnavailable)
+	})
+	t.Run("nobody was verified", func(t *testing.T) {
+		wantReason(t, svid.Unverified(svid.NewServerCredentials(inventory)), tenant.Internal)
+	})
+	t.Run("a name instead of an ID", func(t *testing.T) {
+		if err := svid.NewClientCredentials(inventory, svid.Expect(inventoryID)).OverrideServerName("inventory"); err == nil {
+			t.Error("a server's name was taken")
+		}
+	})
 	t.Run("the wrong side", func(t *testing.T) {
 		c, s := connect(t, svid.NewServerCredentials(inventory), svid.NewClientCredentials(inventory, svid.Expect(inventoryID)))
 		wantReason(t, c.err, tenant.Internal)
@@ -479,6 +520,31 @@ func TestForeignServer(t *testing.T) {
 		go tls.Server(sRaw, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert}).Handshake()
 		_, _, err := svid.NewClientCredentials(gateway, svid.Expect(inventoryID)).ClientHandshake(t.Context(), "", cRaw)
 		wantReason(t, err, tenant.PeerUnauthenticated)
+	})
+	t.Run("I6 closed in the handshake", func(t *testing.T) {
+		cRaw, sRaw := tcp(t)
+		sRaw.(*net.TCPConn).CloseWrite()
+		_, _, err := svid.NewClientCredentials(gateway, svid.Expect(inventoryID)).ClientHandshake(t.Context(), "", cRaw)
+		wantReason(t, err, tenant.PeerUnauthenticated)
+		if !strings.Contains(err.Error(), "closed the connection in the handshake") {
+			t.Error(err)
+		}
+	})
+	t.Run("I6 silent in the handshake", func(t *testing.T) {
+		cRaw, _ := tcp(t)
+		cRaw.SetDeadline(time.Now().Add(time.Millisecond))
+		_, _, err := svid.NewClientCredentials(gateway, svid.Expect(inventoryID)).ClientHandshake(t.Context(), "", cRaw)
+		wantReason(t, err, tenant.PeerUnauthenticated)
+		if !strings.Contains(err.Error(), "did not finish the TLS handshake in time") {
+			t.Error(err)
+		}
+	})
+	t.Run("another failure of TLS", func(t *testing.T) {
+		err := svid.Explain(io.ErrShortWrite, true)
+		wantReason(t, err, tenant.PeerUnauthenticated)
+		if !errors.Is(err, io.ErrShortWrite) || !strings.Contains(err.Error(), "TLS with the server") {
+			t.Error(err)
+		}
 	})
 	t.Run("ctx ends", func(t *testing.T) {
 		cRaw, _ := tcp(t)

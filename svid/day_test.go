@@ -25,8 +25,8 @@ func TestDay(t *testing.T) {
 		gateway, inventory := newWorkload(t, d, gatewayID), newWorkload(t, d, inventoryID)
 		server := svid.NewServerCredentials(inventory)
 		l := bufconn.Listen(1 << 16)
-		srv := grpc.NewServer(grpc.Creds(server), checkCalls(server),
-			grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 15 * time.Minute, MaxConnectionAgeGrace: time.Minute}))
+		srv := grpc.NewServer(append(checkCalls(server),
+			grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 15 * time.Minute, MaxConnectionAgeGrace: time.Minute}))...)
 		healthpb.RegisterHealthServer(srv, health.NewServer())
 		served := make(chan struct{})
 		go func() { defer close(served); srv.Serve(l) }()

@@ -1,6 +1,13 @@
 package svid
 
-import "github.com/spiffe/go-spiffe/v2/workloadapi"
+import (
+	"context"
+	"crypto/tls"
+	"net"
+
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
+)
 
 // OpenConns returns how many connections the registry holds.
 func OpenConns(c *Credentials) int {
@@ -19,7 +26,26 @@ func Expecting(c *Conn, e Expectation) *Conn {
 }
 
 // Receive has s take an update as if the agent had sent it.
-func Receive(s *Source, x *workloadapi.X509Context) { watcher{s}.OnX509ContextUpdate(x) }
+func Receive(s *Source, x *workloadapi.X509Context) {
+	watcher{s, context.Background()}.OnX509ContextUpdate(x)
+}
+
+// WithDialer gives a Source another way to the Workload API than a socket.
+func WithDialer(dial func(ctx context.Context, addr string) (net.Conn, error)) Option {
+	return func(o *options) { o.dial = append(o.dial, grpc.WithContextDialer(dial)) }
+}
+
+// VerifyState has c check the state of a handshake that crypto/tls never comes
+// to with our configuration.
+func VerifyState(c *Credentials, state tls.ConnectionState) error {
+	return (&handshake{creds: c}).verify(state)
+}
+
+// Unverified has c finish a handshake in which nobody was verified.
+func Unverified(c *Credentials) error { return (&handshake{creds: c}).finished() }
+
+// Explain is explain.
+var Explain = explain
 
 // Diagnose is diagnose.
 var Diagnose = diagnose

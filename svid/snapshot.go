@@ -29,8 +29,9 @@ type Snapshotter interface {
 	Snapshot() (*Snapshot, error)
 }
 
-// current returns the snapshot of src, which may be nil, or a typed error.
-func current(src Snapshotter) (*Snapshot, error) {
+// Current returns the snapshot of src, complete, or an error with a
+// [tenant.Reason]: [tenant.IdentityUnavailable] unless src gives another. src may be nil.
+func Current(src Snapshotter) (*Snapshot, error) {
 	if src == nil {
 		return nil, tenant.Deny(tenant.IdentityUnavailable, "no source of identity")
 	}

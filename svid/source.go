@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -24,10 +27,15 @@ import (
 //
 // If the Workload API goes away, the Source keeps the last identity and goes
 // on trying. If the Workload API says that the workload has no identity any
-// longer (PermissionDenied), the Source drops it, as the SPIFFE Workload API,
-// section 5.2.1, asks.
+// longer (PermissionDenied), or none with the hint that was asked for, the
+// Source drops it, as the SPIFFE Workload API, section 5.2.1, asks.
+//
+// An SVID is used until it expires. One that has not been renewed when it
+// should have been is logged as an error, once, and once more when it expires;
+// [Source.Status] tells a program the same.
 type Source struct {
 	addr string
+	hint string
 	log  *slog.Logger
 
 	client *workloadapi.Client
@@ -38,10 +46,12 @@ type Source struct {
 
 	mu         sync.Mutex
 	snap       *Snapshot // nil without an identity
-	err        error     // why there is none, or the last failure of the watch
+	err        error     // why there is none, or the last failure since the last update
 	generation uint64
 	lost       bool          // the watch failed since the last update
 	changed    chan struct{} // closed on the next change
+	alarmed    stage         // what was logged of the SVID's age
+	alarm      *time.Timer   // looks at the SVID's age again
 }
 
 var _ Snapshotter = (*Source)(nil)
@@ -51,14 +61,21 @@ type Option func(*options)
 
 type options struct {
 	addr    string
+	hint    string
 	timeout time.Duration
 	log     *slog.Logger
+	dial    []grpc.DialOption // tests have other ways to the Workload API
 }
 
 // WithSocket sets the address of the Workload API, such as
 // "unix:///run/spire/agent.sock" (SPIFFE Workload Endpoint, section 4). Without
 // it, the environment variable SPIFFE_ENDPOINT_SOCKET has it.
 func WithSocket(addr string) Option { return func(o *options) { o.addr = addr } }
+
+// WithHint makes the Source use the SVID that the registration entry's hint
+// names, such as "internal" (SPIFFE Workload API, section 5.2.1). Without it,
+// the Source uses the first SVID, which is the default one (section 5.3).
+func WithHint(hint string) Option { return func(o *options) { o.hint = hint } }
 
 // WithTimeout sets how long [NewSource] waits for the first identity. Without
 // it, 30 seconds.
@@ -70,32 +87,21 @@ func WithLogger(log *slog.Logger) Option { return func(o *options) { o.log = log
 
 // NewSource connects to the Workload API and waits until it has an identity. An
 // address that is missing or malformed fails at once; all else, an agent that is
-// not up yet included, is tried again until the timeout or the end of ctx. The
-// error has the reason [tenant.IdentityUnavailable], and names the address, our
-// uid, the last failure and what to check next. ctx ends the wait, not the Source.
+// not up yet or has no SVID with the hint yet included, is tried again until the
+// timeout or the end of ctx. The error has the reason
+// [tenant.IdentityUnavailable], and names the address, our uid, the last failure
+// and what to check next. ctx ends the wait, not the Source.
 func NewSource(ctx context.Context, opts ...Option) (*Source, error) {
 	o := options{timeout: 30 * time.Second, log: slog.Default()}
 	for _, opt := range opts {
 		opt(&o)
 	}
-	addr, err := address(o.addr)
+	addr, client, err := connect(o)
 	if err != nil {
 		return nil, err
 	}
-	client, err := workloadapi.New(context.Background(),
-		workloadapi.WithAddr(addr),
-		workloadapi.WithBackoffStrategy(retries{}),
-		// Without this, gRPC itself would wait up to two minutes to reconnect.
-		workloadapi.WithDialOptions(grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: firstRetry, Multiplier: 2, Jitter: 0.2, MaxDelay: lastRetry},
-			MinConnectTimeout: 5 * time.Second,
-		})))
-	if err != nil {
-		return nil, tenant.Deny(tenant.IdentityUnavailable, "the Workload API at %s: %w", addr, err)
-	}
-
 	watchCtx, cancel := context.WithCancel(context.Background())
-	s := &Source{addr: addr, log: o.log, client: client, cancel: cancel,
+	s := &Source{addr: addr, hint: o.hint, log: o.log, client: client, cancel: cancel,
 		done: make(chan struct{}), changed: make(chan struct{})}
 	go s.watch(watchCtx)
 
@@ -127,7 +133,8 @@ func (s *Source) Snapshot() (*Snapshot, error) {
 	case s.snap != nil:
 		return s.snap, nil
 	case s.err != nil:
-		return nil, tenant.Deny(tenant.IdentityUnavailable, "no identity from %s: %w", s.addr, s.err)
+		// Not wrapped: the agent's status is not to become that of a call.
+		return nil, tenant.Deny(tenant.IdentityUnavailable, "no identity from %s: %v", s.addr, s.err)
 	}
 	return nil, tenant.Deny(tenant.IdentityUnavailable, "no identity from %s yet", s.addr)
 }
@@ -157,7 +164,8 @@ func (s *Source) Close() error {
 		s.closed = s.client.Close()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.drop(errClosed)
+		s.err = errClosed
+		s.set(nil)
 	})
 	return s.closed
 }
@@ -170,7 +178,7 @@ func (s *Source) watch(ctx context.Context) {
 	for {
 		// The client's own loop gives up on Canceled and InvalidArgument, which an
 		// agent that restarts may well answer.
-		_ = s.client.WatchX509Context(ctx, watcher{s})
+		_ = s.client.WatchX509Context(ctx, watcher{s, ctx})
 		select {
 		case <-ctx.Done():
 			return
@@ -185,58 +193,114 @@ func (s *Source) lastError() error {
 	return s.err
 }
 
-// drop takes the identity away; s.mu is held.
-func (s *Source) drop(why error) {
-	s.snap, s.err = nil, why
+// set makes snap the identity, nil for none; s.mu is held.
+func (s *Source) set(snap *Snapshot) {
+	if s.snap == nil || snap == nil || !sameLeaf(s.snap, snap) {
+		s.alarmed = fresh
+	}
+	s.snap = snap
 	close(s.changed)
 	s.changed = make(chan struct{})
+	s.watchAge()
 }
 
 // watcher receives what the Workload API says; it keeps that off Source's API.
-type watcher struct{ s *Source }
+type watcher struct {
+	s   *Source
+	ctx context.Context
+}
 
-// OnX509ContextUpdate takes a new identity.
+// OnX509ContextUpdate takes a new identity. Agents repeat themselves, such as
+// when another SVID of the workload's rotates; that is no change.
 func (w watcher) OnX509ContextUpdate(x *workloadapi.X509Context) {
-	own := x.DefaultSVID()
-	if _, err := leaf.ID(own.Certificates[0]); err != nil {
-		w.OnX509ContextWatchError(fmt.Errorf("the agent gave an SVID that this profile does not allow: %w", err))
-		return
-	}
 	s := w.s
+	own, err := pick(x.SVIDs, s.hint)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err != nil {
+		s.withdraw(err)
+		return
+	}
+	if _, bad := leaf.ID(own.Certificates[0]); bad != nil {
+		err = fmt.Errorf("the agent gave an SVID that this profile does not allow: %w", bad)
+		if s.snap == nil {
+			s.err = err
+			return
+		}
+		// The last one still holds; what else the agent says counts.
+		s.log.Error("keeping the last SVID", "id", s.snap.SVID.ID.String(), "socket", s.addr, "error", err)
+		own = s.snap.SVID
+	}
+	back := s.lost
+	s.err, s.lost = err, false
+	next := &Snapshot{SVID: own, Bundles: x.Bundles, Generation: s.generation + 1}
+	if s.snap != nil && sameLeaf(s.snap, next) && sameBundles(s.snap, next) {
+		if back {
+			s.log.Info("the Workload API is back", "id", own.ID.String(), "socket", s.addr)
+		}
+		return
+	}
 	s.generation++
-	s.snap = &Snapshot{SVID: own, Bundles: x.Bundles, Generation: s.generation}
-	s.err, s.lost = nil, false
-	close(s.changed)
-	s.changed = make(chan struct{})
+	s.set(next)
 	s.log.Info("identity updated", "id", own.ID.String(), "not_after", own.Certificates[0].NotAfter,
 		"trust_domains", x.Bundles.Len(), "generation", s.generation)
+}
+
+func sameLeaf(a, b *Snapshot) bool { return a.SVID.Certificates[0].Equal(b.SVID.Certificates[0]) }
+
+func sameBundles(a, b *Snapshot) bool {
+	return slices.EqualFunc(a.Bundles.Bundles(), b.Bundles.Bundles(), (*x509bundle.Bundle).Equal)
 }
 
 // OnX509ContextWatchError notes a failure, and drops the identity if the
 // failure is that there is none.
 func (w watcher) OnX509ContextWatchError(err error) {
-	if status.Code(err) == codes.Canceled { // by Close
+	if w.ctx.Err() != nil { // by Close
 		return
 	}
 	s := w.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.err = err
-	if s.snap == nil {
-		return
-	}
 	if status.Code(err) == codes.PermissionDenied {
-		s.log.Error("identity withdrawn", "id", s.snap.SVID.ID.String(), "socket", s.addr, "error", err)
-		s.drop(err)
+		s.withdraw(err)
 		return
 	}
-	if !s.lost { // once per outage
+	s.err = err
+	if s.snap != nil && !s.lost { // once per outage
 		s.lost = true
 		s.log.Warn("the Workload API is away; keeping the last identity", "id", s.snap.SVID.ID.String(),
 			"not_after", s.snap.SVID.Certificates[0].NotAfter, "socket", s.addr, "error", err)
 	}
+}
+
+// withdraw drops the identity, since the Workload API says that there is none;
+// s.mu is held.
+func (s *Source) withdraw(why error) {
+	s.err = why
+	if s.snap == nil {
+		return
+	}
+	s.log.Error("identity withdrawn", "id", s.snap.SVID.ID.String(), "socket", s.addr, "error", why)
+	s.set(nil)
+}
+
+// errNoHint says that no SVID has the hint that was asked for.
+var errNoHint = errors.New("no SVID has the hint")
+
+// pick returns the SVID with the hint, or without a hint the first. The client
+// has seen to it that there is one, and that no hint stands twice.
+func pick(svids []*x509svid.SVID, hint string) (*x509svid.SVID, error) {
+	if hint == "" {
+		return svids[0], nil
+	}
+	var others []string
+	for _, s := range svids {
+		if s.Hint == hint {
+			return s, nil
+		}
+		others = append(others, fmt.Sprintf("%q (%s)", s.Hint, s.ID))
+	}
+	return nil, fmt.Errorf("%w %q; there are %s", errNoHint, hint, strings.Join(others, ", "))
 }
 
 const (

@@ -15,12 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
 
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
@@ -96,29 +96,61 @@ func TestSource(t *testing.T) {
 		return err == nil && !snap.Bundles.Has(partner.TrustDomain())
 	})
 
-	t.Run("an SVID that the profile does not allow", func(t *testing.T) {
+	// It passes go-spiffe's checks.
+	chain, key, err := d.IssueRaw(func(c *x509.Certificate) { c.URIs[0].Path = "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	malformed := &workloadapi.X509Context{
+		SVIDs:   []*x509svid.SVID{{ID: w.ID(), Certificates: chain, PrivateKey: key}},
+		Bundles: x509bundle.NewSet(),
+	}
+	t.Run("I1 an SVID that the profile does not allow", func(t *testing.T) {
 		before, err := s.Snapshot()
 		if err != nil {
 			t.Fatal(err)
 		}
-		chain, key, err := d.IssueRaw(func(c *x509.Certificate) { c.URIs[0].Path = "" })
+		svid.Receive(s, malformed)
+		after, err := s.Snapshot()
+		if err != nil || after.SVID != before.SVID {
+			t.Errorf("it took the place of the good one: %v", err)
+		}
+		if after.Bundles.Len() != 0 || after.Generation <= before.Generation {
+			t.Error("the bundles that came with it do not count")
+		}
+		wantReason(t, s.Status().Err, tenant.SVIDMalformed)
+		svid.Receive(s, &workloadapi.X509Context{SVIDs: []*x509svid.SVID{before.SVID}, Bundles: before.Bundles})
+		if err := s.Status().Err; err != nil {
+			t.Errorf("after a good one: %v", err)
+		}
+	})
+	t.Run("nothing new", func(t *testing.T) {
+		before, err := s.Snapshot()
 		if err != nil {
 			t.Fatal(err)
 		}
-		svid.Receive(s, &workloadapi.X509Context{
-			SVIDs:   []*x509svid.SVID{{ID: w.ID(), Certificates: chain, PrivateKey: key}},
-			Bundles: before.Bundles,
-		})
+		changed := s.Changed()
+		svid.Receive(s, &workloadapi.X509Context{SVIDs: []*x509svid.SVID{before.SVID}, Bundles: before.Bundles})
 		if after, err := s.Snapshot(); err != nil || after != before {
-			t.Errorf("it took the place of the good one: %v", err)
+			t.Errorf("it counts as a change: %v", err)
+		}
+		select {
+		case <-changed:
+			t.Error("it was told as a change")
+		default:
 		}
 	})
-	t.Run("withdrawn, and issued again", func(t *testing.T) {
+	t.Run("I5 withdrawn, and issued again", func(t *testing.T) {
 		w.Remove()
 		await(t, s, func(_ *svid.Snapshot, err error) bool { return tenant.ReasonOf(err) == tenant.IdentityUnavailable })
 		if !s.ID().IsZero() {
 			t.Error("it still has an ID")
 		}
+		svid.Receive(s, malformed)
+		if _, err := s.Snapshot(); err == nil {
+			t.Error("I1 an SVID that the profile does not allow was taken, where there was none")
+		}
+		wantReason(t, s.Status().Err, tenant.SVIDMalformed)
 		if _, err := d.Workload(gatewayID); err != nil {
 			t.Fatal(err)
 		}
@@ -206,6 +238,7 @@ func TestNewSourceFails(t *testing.T) {
 		{"no variable", "", []string{"SPIFFE_ENDPOINT_SOCKET is not set", "unix:///"}},
 		{"bad syntax", "/run/agent.sock", []string{`"/run/agent.sock"`, "scheme", "unix:///path"}},
 		{"bad tcp", "tcp://agent", []string{`"tcp://agent"`, "IP:port"}},
+		{"two slashes", "unix://run/agent.sock", []string{`"unix://run/agent.sock"`, "unix:///path"}},
 		{"no socket", "unix://" + dir + "/none.sock", []string{dir + "/none.sock", "no such file", "is the agent running"}},
 		{"nobody listens", "unix://" + dead, []string{dead, "connection refused", "has died"}},
 		{"no entry", removed.Addr(), []string{removed.Addr(), "no identity issued", "spire-server entry create", "-selector unix:uid:" + uid}},
@@ -227,6 +260,16 @@ func TestNewSourceFails(t *testing.T) {
 			}
 		})
 	}
+	t.Run("I1 an SVID that the profile does not allow", func(t *testing.T) {
+		err := svid.Diagnose("unix://"+mute, time.Second, tenant.Deny(tenant.SVIDMalformed, "two URI SANs"), nil)
+		wantReason(t, err, tenant.IdentityUnavailable)
+		if !strings.Contains(err.Error(), "SPEC.md, section 2") {
+			t.Error(err)
+		}
+	})
+	t.Run("an address that does not parse", func(t *testing.T) {
+		wantReason(t, svid.Diagnose("unix://%zz", time.Second, nil, nil), tenant.IdentityUnavailable)
+	})
 	t.Run("ctx ends", func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(io.ErrClosedPipe)
@@ -256,21 +299,6 @@ func TestAgentComesLate(t *testing.T) {
 	}
 }
 
-// checkCalls is a server option that checks the connection at each call.
-func checkCalls(creds *svid.Credentials) grpc.ServerOption {
-	return grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		p, _ := peer.FromContext(ctx)
-		c, ok := creds.Conn(p.AuthInfo)
-		if !ok {
-			return nil, errors.New("the connection is not known")
-		}
-		if err := c.Check(); err != nil {
-			return nil, err
-		}
-		return next(ctx, req)
-	})
-}
-
 // TestRotationLosesNoCall is I5: real sockets, real streams, real TCP, and
 // connections so short-lived that each rotation meets new ones.
 func TestRotationLosesNoCall(t *testing.T) {
@@ -278,8 +306,8 @@ func TestRotationLosesNoCall(t *testing.T) {
 	gateway, inventory := newWorkload(t, d, gatewayID), newWorkload(t, d, inventoryID)
 	server := svid.NewServerCredentials(newSource(t, inventory.Addr()))
 	client := svid.NewClientCredentials(newSource(t, gateway.Addr()), svid.Expect(inventoryID))
-	addr := listen(t, grpc.Creds(server), checkCalls(server),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 30 * time.Millisecond}))
+	addr := listen(t, append(checkCalls(server),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 30 * time.Millisecond}))...)
 	conn, err := grpc.NewClient("passthrough:"+addr, grpc.WithTransportCredentials(client))
 	if err != nil {
 		t.Fatal(err)

@@ -140,6 +140,9 @@ const (
 	MethodNarrowed Reason = "METHOD_NARROWED"
 	// TenantMismatch: a resource belongs to another tenant than the context's.
 	TenantMismatch Reason = "TENANT_MISMATCH"
+	// MessageUncheckable: a message that cannot be held to its .proto, such as
+	// one with an Any of an unknown type.
+	MessageUncheckable Reason = "MESSAGE_UNCHECKABLE"
 )
 
 // External tokens at the edge.

@@ -89,6 +89,16 @@ func Require(ctx context.Context) (Context, error) {
 	return Context{r}, nil
 }
 
+// Refused returns the first error with which [Require] refused the tenant
+// context that ctx carries, or nil. A server ends the call with it, whatever
+// the handler made of it.
+func Refused(ctx context.Context) error {
+	if r := mint.From(ctx); r != nil && r.Refused != nil {
+		return r.Refused()
+	}
+	return nil
+}
+
 // Owns fails with [TenantMismatch] unless ctx carries a valid tenant context
 // of exactly the given tenant. It is for the moment when a record was read and
 // its owner is known. Hand its error to nobody outside: to a caller, a record
@@ -155,11 +165,7 @@ func (c Context) RequestAttribute(name string) (string, bool) {
 func (c Context) Path() []Step {
 	steps := make([]Step, 0, len(c.get().Path))
 	for _, s := range c.get().Path {
-		id, err := spiffeid.FromString(s.SPIFFEID)
-		if err != nil { // the record was verified, so this is a fault of ours
-			return nil
-		}
-		steps = append(steps, Step{Workload: id, Name: s.Workload, Method: s.Method})
+		steps = append(steps, Step{Workload: s.SPIFFEID, Name: s.Workload, Method: s.Method})
 	}
 	return steps
 }
@@ -186,7 +192,7 @@ func (c Context) String() string {
 	var b strings.Builder
 	b.WriteString("tenant " + c.r.Tenant + " txn " + c.r.Transaction)
 	for _, s := range c.r.Path {
-		b.WriteString(" " + s.SPIFFEID)
+		b.WriteString(" " + s.SPIFFEID.String())
 	}
 	return b.String()
 }

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/tenantmesh/tenantmesh/internal/mint"
+	"github.com/tenantmesh/tenantmesh/internal/vectors"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -30,16 +35,21 @@ func ExampleRequire() {
 	// tenantmesh: CONTEXT_MISSING: no verified tenant context here
 }
 
+var (
+	ids    = []string{"acme", "a1", "00", "zz", "99", "01j9zk3v5q8w7rbnxh2c4d6e8f", "a-b_c", strings.Repeat("a", 63)}
+	notIDs = []string{
+		"", "*", "0", ".", "..", "%2e", "a|b", "a:b", "ac\x00me", "Acme", "acmé", "аcme", " acme", "acme ", "-a", "a-", "_a", "a_",
+		"a.b", "a/b", "a*", "{tenant}", strings.Repeat("a", 64), "a",
+	}
+)
+
 func TestParseID(t *testing.T) {
-	for _, s := range []string{"acme", "a1", "00", "01j9zk3v5q8w7rbnxh2c4d6e8f", "a-b_c", strings.Repeat("a", 63)} {
+	for _, s := range ids {
 		if id, err := tenant.ParseID(s); err != nil || id.String() != s || id.IsZero() {
 			t.Errorf("ParseID(%q) = %v, %v", s, id, err)
 		}
 	}
-	for _, s := range []string{
-		"", "*", "0", ".", "..", "%2e", "a|b", "a:b", "ac\x00me", "Acme", "acmé", "аcme", " acme", "acme ", "-a", "a-", "_a", "a_",
-		"a.b", "a/b", "a*", "{tenant}", strings.Repeat("a", 64), "a",
-	} {
+	for _, s := range notIDs {
 		t.Run(fmt.Sprintf("P4 %q", s), func(t *testing.T) {
 			if id, err := tenant.ParseID(s); tenant.ReasonOf(err) != tenant.TenantNotBound || !id.IsZero() {
 				t.Errorf("got %v, %v", id, err)
@@ -48,12 +58,38 @@ func TestParseID(t *testing.T) {
 	}
 }
 
+// What parses is exactly what was written, and of the form that ID promises.
+func FuzzParseID(f *testing.F) {
+	claims, err := vectors.Inputs[struct {
+		Claims struct{ Tctx struct{ Tenant string } }
+	}]("../conformance/vectors/claims.json") // fails if it is empty
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, v := range claims {
+		f.Add(v.Claims.Tctx.Tenant)
+	}
+	for _, s := range append(slices.Clone(ids), notIDs...) {
+		f.Add(s)
+	}
+	form := regexp.MustCompile(`\A[a-z0-9][a-z0-9_-]{0,61}[a-z0-9]\z`)
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := tenant.ParseID(s)
+		if good := form.MatchString(s); good != (err == nil) || good != (id.String() == s && s != "") {
+			t.Fatalf("ParseID(%q) = %q, %v", s, id, err)
+		}
+		if err != nil && (tenant.ReasonOf(err) != tenant.TenantNotBound || !id.IsZero()) {
+			t.Fatalf("ParseID(%q) = %q, %v", s, id, err)
+		}
+	})
+}
+
 func record() *mint.Record {
 	return &mint.Record{
 		Tenant: "acme", TenantUID: "uid", Subject: "canary-sub", Issuer: "canary-iss", Transaction: "txn",
 		Scopes: []string{"a", "b"}, Classification: 2,
 		Attributes: map[string]string{"k": "canary-attr"}, Request: map[string]string{"r": "canary-rctx"},
-		Path:     []mint.Step{{SPIFFEID: "spiffe://prod.example/gateway", Workload: "gateway", Method: "/s/M"}},
+		Path:     []mint.Step{{SPIFFEID: spiffeid.RequireFromString("spiffe://prod.example/gateway"), Workload: "gateway", Method: "/s/M"}},
 		IssuedAt: time.Unix(1, 0), Expires: time.Unix(2, 0), Elevation: "canary-elevation",
 		Valid: func() error { return nil },
 	}
@@ -75,6 +111,15 @@ func TestContext(t *testing.T) {
 	}
 	if p := tc.Path(); len(p) != 1 || p[0].Workload.String() != "spiffe://prod.example/gateway" || p[0].Name != "gateway" || p[0].Method != "/s/M" {
 		t.Errorf("path %v", p)
+	}
+	if _, ok := tc.Attribute("r"); ok {
+		t.Error("an attribute of the request is one of the transaction")
+	}
+	if _, ok := tc.RequestAttribute("k"); ok {
+		t.Error("an attribute of the transaction is one of the request")
+	}
+	if got, want := tc.String(), "tenant acme txn txn spiffe://prod.example/gateway"; got != want {
+		t.Errorf("it prints as %q, want %q", got, want)
 	}
 	tc.Scopes()[0] = "z"
 	if !tc.HasScope("a") {
@@ -123,6 +168,20 @@ func TestZeroDenies(t *testing.T) {
 	}
 }
 
+func TestRefused(t *testing.T) {
+	first := tenant.Deny(tenant.ContextExpired, "past exp")
+	r := record()
+	for _, ctx := range []context.Context{t.Context(), mint.With(t.Context(), r), mint.Without(mint.With(t.Context(), r))} {
+		if err := tenant.Refused(ctx); err != nil {
+			t.Errorf("got %v where nothing was refused", err)
+		}
+	}
+	r.Refused = func() error { return first }
+	if err := tenant.Refused(mint.With(t.Context(), r)); !errors.Is(err, first) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestOwns(t *testing.T) {
 	ctx := mint.With(t.Context(), record())
 	acme, _ := tenant.ParseID("acme")
@@ -146,8 +205,22 @@ func TestError(t *testing.T) {
 	if !errors.Is(err, cause) || !errors.Is(err, &tenant.Error{Reason: tenant.SVIDUntrusted}) || errors.Is(err, &tenant.Error{Reason: tenant.SVIDExpired}) {
 		t.Errorf("errors.Is fails on %v", err)
 	}
-	if got, want := err.Error(), "tenantmesh: SVID_UNTRUSTED (hop 2): not good: cause"; got != want {
-		t.Errorf("got %q, want %q", got, want)
+	for _, other := range []error{
+		&tenant.Error{Reason: tenant.SVIDUntrusted, Detail: "not good: cause"}, &tenant.Error{Reason: tenant.SVIDUntrusted, Err: cause}, errors.New("other"),
+	} {
+		if errors.Is(err, other) {
+			t.Errorf("%#v is taken for a question after the reason", other)
+		}
+	}
+	for want, err := range map[string]error{
+		"tenantmesh: SVID_UNTRUSTED (hop 2): not good: cause": err,
+		"tenantmesh: SVID_UNTRUSTED (hop 0): detail":          tenant.Deny(tenant.SVIDUntrusted, "detail").AtHop(0),
+		"tenantmesh: SVID_UNTRUSTED: detail":                  tenant.Deny(tenant.SVIDUntrusted, "detail"),
+		"tenantmesh: SVID_UNTRUSTED":                          &tenant.Error{Reason: tenant.SVIDUntrusted, Hop: -1},
+	} {
+		if got := err.Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 	if tenant.ReasonOf(fmt.Errorf("wrapped: %w", err)) != tenant.SVIDUntrusted || tenant.ReasonOf(cause) != "" {
 		t.Error("ReasonOf looks in the wrong place")

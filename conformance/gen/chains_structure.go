@@ -223,6 +223,19 @@ var peers = []chain{
 		slices.Reverse(chain)
 		c.input["peer"] = base64s(chain)
 	}, "SIGNER_NOT_PEER", 1},
+	{"H4", "An intermediate of the peer that nobody needs, though its leaf signed earlier hops too.", "six-hops", func(c *call) {
+		c.input["peer"] = base64s([][]byte{c.by[5].chain[0], newCA(root(), "prod.example", "one").cert.Raw})
+	}, "SVID_MALFORMED", 5},
+	{"H4", "The peer lacks an intermediate, though it came with an earlier hop of the same leaf.", "six-hops", func(c *call) {
+		orders := newCA(root(), "prod.example", "one").issue("/orders")
+		c.replace(1, orders)
+		for _, i := range []int{3, 5} {
+			c.by[i] = orders
+			c.edit(i, func(s *pb.Statement) { s.X5TS256 = orders.thumbprint() })
+		}
+		c.seal(1)
+		c.input["peer"] = base64s(orders.chain[:1])
+	}, "SVID_UNTRUSTED", 5},
 }
 
 const minute = time.Minute

@@ -19,6 +19,7 @@ import (
 	"sync"
 
 	"github.com/tenantmesh/tenantmesh/e2e/internal/gotest"
+	"github.com/tenantmesh/tenantmesh/e2e/internal/tree"
 )
 
 // parallel is how many tree copies, and so tests, are in use at once.
@@ -55,17 +56,13 @@ func run(ctx context.Context, out io.Writer, root, dir, only string) (bool, erro
 		return false, err
 	}
 	defer func() { _ = os.RemoveAll(tmp) }()
-	files, err := list(ctx, root)
-	if err != nil {
-		return false, err
-	}
 	trees := make(chan string, parallel)
 	for i := range parallel {
-		tree := filepath.Join(tmp, fmt.Sprint(i))
-		if err := copyTree(root, tree, files); err != nil {
+		dir := filepath.Join(tmp, fmt.Sprint(i))
+		if err := tree.Copy(ctx, root, dir); err != nil {
 			return false, err
 		}
-		trees <- tree
+		trees <- dir
 	}
 	// in runs f in a tree of its own, as soon as one is free.
 	in := func(f func(tree string) result) chan result {

@@ -88,6 +88,7 @@ func parseSettings(args []string) (*settings, error) {
 type mesh struct {
 	settings *settings
 	dir      string // gone at the end
+	policy   string // the file that all workloads watch
 	auditDir string
 	trail    *trail
 	client   *http.Client
@@ -163,8 +164,7 @@ func (m *mesh) start(ctx context.Context) (err error) {
 	if m.issuer, err = run("issuer", nil, nil); err != nil {
 		return err
 	}
-	policy, err := m.writePolicy()
-	if err != nil {
+	if err := m.writePolicy(); err != nil {
 		return err
 	}
 	sockets := map[string]string{}
@@ -187,7 +187,7 @@ func (m *mesh) start(ctx context.Context) (err error) {
 	}
 	// Connections live for six seconds, so that a rotation shows soon.
 	guarded := func(args ...string) []string {
-		return append(args, "--policy", policy, "--max-connection-age", "6s")
+		return append(args, "--policy", m.policy, "--max-connection-age", "6s")
 	}
 	if m.inventory, err = workload("inventory", "inventory", guarded()...); err != nil {
 		return err
@@ -203,24 +203,29 @@ func (m *mesh) start(ctx context.Context) (err error) {
 }
 
 // writePolicy writes the policy with the issuer's real address.
-func (m *mesh) writePolicy() (string, error) {
+func (m *mesh) writePolicy() error {
 	doc := defaultPolicy
 	if m.settings.policy != "" {
 		var err error
 		if doc, err = os.ReadFile(m.settings.policy); err != nil {
-			return "", err
+			return err
 		}
 	}
-	path := filepath.Join(m.dir, "tenantmesh.yaml")
 	text := strings.ReplaceAll(string(doc), policyIssuer, "http://"+m.issuer.addr)
 	mode, dirMode := os.FileMode(0o600), os.FileMode(0o700)
 	if m.settings.workloadAPI != "" { // others' uids read it
 		mode, dirMode = 0o644, 0o755
 	}
 	if err := os.Chmod(m.dir, dirMode); err != nil {
-		return "", err
+		return err
 	}
-	return path, os.WriteFile(path, []byte(text), mode)
+	// A folder of its own: watchers are told of all that happens there.
+	dir := filepath.Join(m.dir, "policy")
+	if err := os.Mkdir(dir, dirMode); err != nil {
+		return err
+	}
+	m.policy = filepath.Join(dir, "tenantmesh.yaml")
+	return os.WriteFile(m.policy, []byte(text), mode)
 }
 
 // processes lists what was started.

@@ -162,7 +162,7 @@ func TestDemoFails(t *testing.T) {
 	if err := d.Run(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("ended with %v, want exit status 1", err)
 	}
-	for _, want := range []string{"1/8 ok  ", "6/8 FAILED  ", `append: inventory gave OK, reason "", want TENANT_NOT_BOUND`, "1 of 2 steps ended as stated"} {
+	for _, want := range []string{"1/10 ok  ", "6/10 FAILED  ", `append: inventory gave OK, reason "", want TENANT_NOT_BOUND`, "1 of 2 steps ended as stated"} {
 		if !strings.Contains(d.stdout.String(), want) {
 			t.Errorf("nothing says %q", want)
 		}
@@ -243,7 +243,7 @@ func TestStartFails(t *testing.T) {
 		want string
 	}{
 		{[]string{"shop"}, `there is no role "shop"; it is one of issuer,`},
-		{[]string{"--steps", "9"}, `there is no step "9"`},
+		{[]string{"--steps", "11"}, `there is no step "11"`},
 		{[]string{"--workload-api", "unix:///x"}, "--workload-api needs --uids"},
 		{[]string{"orders", "--policy", filepath.Join(t.TempDir(), "none.yaml")}, "none.yaml: no such file"},
 		{[]string{"orders", "--policy", policy}, "SPIFFE_ENDPOINT_SOCKET is not set"},

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +43,8 @@ var steps = []step{
 	{"the notifier captures a context and presents it to inventory: as it is; with its own hop for orders; with its own hop for inventory", replay},
 	{"claims that expire: in the middle of a stream; presented by the notifier with its clock set back; the token, at the gateway", expire},
 	{"all SVIDs are issued anew while 4 clients call", rotateSVIDs},
+	{"the policy file is edited while acme watches its orders: nobody may act for acme; and then as it was", editPolicy},
+	{"the policy file is edited, with a mistake", breakPolicy},
 }
 
 // listOrders: the path is what inventory has verified and recorded.
@@ -280,6 +284,121 @@ func rotateSVIDs(ctx context.Context, m *mesh) (outcome, error) {
 		way(gatewayID, ordersID, inventoryID), "allowed"}, nil
 }
 
+// editPolicy: an edit takes effect without a restart, on open streams too.
+func editPolicy(ctx context.Context, m *mesh) (outcome, error) {
+	token, err := m.token(ctx, "acme", "5m")
+	if err != nil {
+		return outcome{}, err
+	}
+	before, err := os.ReadFile(m.policy)
+	if err != nil {
+		return outcome{}, err
+	}
+	narrowed := bytes.ReplaceAll(before, []byte(`tenants: ["*"]`), []byte("tenants: [globex]"))
+	if bytes.Equal(narrowed, before) {
+		return outcome{}, notRun("this policy binds nobody to all tenants")
+	}
+	opened := make(chan struct{})
+	watching := make(chan error, 1)
+	var watched *reply
+	go func() {
+		var err error
+		watched, err = m.follow(ctx, "/watch/orders?follow=true", token, opened)
+		watching <- err
+	}()
+	select {
+	case <-opened:
+	case err := <-watching:
+		return outcome{}, fmt.Errorf("the stream did not open: %w", err)
+	}
+	if err := m.setPolicy(ctx, narrowed, inForce); err != nil {
+		return outcome{}, err
+	}
+	if err := <-watching; err != nil {
+		return outcome{}, err
+	}
+	lines := watched.lines()
+	var end problem
+	if err := json.Unmarshal(lines[len(lines)-1], &end); err != nil || end.Reason != tenant.TenantNotBound {
+		return outcome{}, fmt.Errorf("the stream gave %q, want %s at its end", watched.body, tenant.TenantNotBound)
+	}
+	refused, err := m.get(ctx, "/orders", token)
+	if err != nil {
+		return outcome{}, err
+	}
+	if refused.status != http.StatusForbidden {
+		return outcome{}, fmt.Errorf("acme: %s, want 403", refused)
+	}
+	if err := m.setPolicy(ctx, before, inForce); err != nil {
+		return outcome{}, err
+	}
+	again, err := m.get(ctx, "/orders", token)
+	if err != nil {
+		return outcome{}, err
+	}
+	if err := again.wantOrders("acme-1001 stock 12", "acme-1002 stock 3"); err != nil {
+		return outcome{}, err
+	}
+	return outcome{fmt.Sprintf("the stream ended; %d; then %s", refused.status, again),
+		way(gatewayID, ordersID, inventoryID), reasons(tenant.TenantNotBound, tenant.TenantNotBound) + "; allowed"}, nil
+}
+
+// breakPolicy: a document that is wrong changes nothing.
+func breakPolicy(ctx context.Context, m *mesh) (outcome, error) {
+	token, err := m.token(ctx, "acme", "5m")
+	if err != nil {
+		return outcome{}, err
+	}
+	before, err := os.ReadFile(m.policy)
+	if err != nil {
+		return outcome{}, err
+	}
+	if err := m.setPolicy(ctx, bytes.Replace(before, []byte("workloads:"), []byte("worklods:"), 1), notLoaded); err != nil {
+		return outcome{}, err
+	}
+	r, err := m.get(ctx, "/orders", token)
+	if err != nil {
+		return outcome{}, err
+	}
+	if err := r.wantOrders("acme-1001 stock 12", "acme-1002 stock 3"); err != nil {
+		return outcome{}, err
+	}
+	return outcome{r.String(), way(gatewayID, ordersID, inventoryID), "allowed, by the policy as it was"}, m.replacePolicy(before)
+}
+
+// What a policy.Watcher logs.
+const (
+	inForce   = "a policy came into force"
+	notLoaded = "the policy could not be loaded"
+)
+
+// setPolicy replaces the policy file and waits until every workload has logged
+// what it made of it.
+func (m *mesh) setPolicy(ctx context.Context, doc []byte, logged string) error {
+	mark := m.trail.mark()
+	if err := m.replacePolicy(doc); err != nil {
+		return err
+	}
+	for _, p := range []*process{m.gateway, m.orders, m.inventory} {
+		if _, err := m.trail.await(ctx, p.name, mark, logged, func(e entry) bool { return strings.HasPrefix(e.Message, logged) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replacePolicy moves a new file to the place of the old, as editors do.
+func (m *mesh) replacePolicy(doc []byte) error {
+	info, err := os.Stat(m.policy)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(m.policy+".new", doc, info.Mode()); err != nil {
+		return err
+	}
+	return os.Rename(m.policy+".new", m.policy)
+}
+
 // serials waits until gateway and orders have called with SVIDs whose serial
 // numbers are as wanted, by what their servers logged after the mark, and
 // returns the numbers.
@@ -399,6 +518,11 @@ type reply struct {
 
 // get asks the gateway, as any client would.
 func (m *mesh) get(ctx context.Context, path, token string, headers ...string) (*reply, error) {
+	return m.follow(ctx, path, token, nil, headers...)
+}
+
+// follow is get, and closes opened when the first byte of the body is there.
+func (m *mesh) follow(ctx context.Context, path, token string, opened chan<- struct{}, headers ...string) (*reply, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.gateway.addr+path, nil) //nolint:gosec // the gateway said where it listens
 	if err != nil {
 		return nil, err
@@ -412,7 +536,11 @@ func (m *mesh) get(ctx context.Context, path, token string, headers ...string) (
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	in := bufio.NewReader(resp.Body)
+	if _, err := in.Peek(1); err == nil && opened != nil {
+		close(opened)
+	}
+	body, err := io.ReadAll(in)
 	if err != nil {
 		return nil, err
 	}

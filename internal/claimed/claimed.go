@@ -10,28 +10,39 @@ import (
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
-// Tenant returns the tenant that headers assert, if it is another than the
-// verified one, and "" otherwise. What is not a tenant ID is not repeated.
-func Tenant(headers map[string][]string, verified string) string {
-	var names []string
-	for name := range headers {
-		if Names(name) {
-			names = append(names, name)
+// maxTenants bounds how many tenants [Tenants] names.
+const maxTenants = 8
+
+// Tenants returns the tenants that headers assert, if they are others than the
+// verified one: sorted, each once, separated by ", ", and "" for none. After them
+// stand "(more)" if there are more than eight, and "(not a tenant ID)" if something
+// else was asserted, which is not repeated.
+func Tenants(headers map[string][]string, verified string) string {
+	var others []string
+	malformed := false
+	for name, values := range headers {
+		if !Names(name) {
+			continue
 		}
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		for _, value := range headers[name] {
+		for _, value := range values {
 			if value == verified {
 				continue
 			}
 			if _, err := tenant.ParseID(value); err != nil {
-				return "(not a tenant ID)"
+				malformed = true
+				continue
 			}
-			return value
+			others = append(others, value)
 		}
 	}
-	return ""
+	slices.Sort(others)
+	if others = slices.Compact(others); len(others) > maxTenants {
+		others = append(others[:maxTenants], "(more)")
+	}
+	if malformed {
+		others = append(others, "(not a tenant ID)")
+	}
+	return strings.Join(others, ", ")
 }
 
 // Names reports whether clients are known to name a tenant with the header.

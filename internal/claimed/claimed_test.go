@@ -59,7 +59,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestTenant(t *testing.T) {
+func TestTenants(t *testing.T) {
 	const none = "(not a tenant ID)"
 	for _, c := range []struct {
 		name    string
@@ -72,7 +72,9 @@ func TestTenant(t *testing.T) {
 		{"M2 another", map[string][]string{"X-Tenant-Id": {"globex"}}, "globex"},
 		{"M2 another as second value", map[string][]string{"x-tenant-id": {"acme", "globex"}}, "globex"},
 		{"M2 another in a second header", map[string][]string{"tenant": {"acme"}, "x-tenant": {"globex"}}, "globex"},
-		{"M2 two others: always the first by name", map[string][]string{"x-tenant": {"globex"}, "tenant": {"initech"}, "x-org-id": {"umbrella"}}, "initech"},
+		{"M2 several others", map[string][]string{"x-tenant": {"globex", "acme"}, "tenant": {"umbrella", "globex"}, "x-org-id": {"initech"}}, "globex, initech, umbrella"},
+		{"M2 a malformed one hides no other", map[string][]string{"tenant": {"", "../x"}, "x-tenant": {"globex"}}, "globex, " + none},
+		{"M2 nine others", map[string][]string{"tenant": {"i1", "h1", "g1", "f1", "e1", "d1", "c1", "b1", "a1", "?"}}, "a1, b1, c1, d1, e1, f1, g1, h1, (more), " + none},
 		{"M2 in upper case", map[string][]string{"x-tenant-id": {"ACME"}}, none},
 		{"M2 a list", map[string][]string{"x-tenant-id": {"acme,globex"}}, none},
 		{"M2 with white space", map[string][]string{"x-tenant-id": {" acme"}}, none},
@@ -82,15 +84,15 @@ func TestTenant(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for range 32 { // in whatever order the map is walked
-				if got := claimed.Tenant(c.headers, "acme"); got != c.want {
-					t.Fatalf("Tenant = %q, want %q", got, c.want)
+				if got := claimed.Tenants(c.headers, "acme"); got != c.want {
+					t.Fatalf("Tenants = %q, want %q", got, c.want)
 				}
 			}
 		})
 	}
 	t.Run("M2 nothing is verified", func(t *testing.T) {
-		if got := claimed.Tenant(map[string][]string{"tenant": {"acme"}}, ""); got != "acme" {
-			t.Errorf("Tenant = %q, want acme", got)
+		if got := claimed.Tenants(map[string][]string{"tenant": {"acme"}}, ""); got != "acme" {
+			t.Errorf("Tenants = %q, want acme", got)
 		}
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/tenantmesh/tenantmesh/internal/leaf"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
@@ -61,39 +64,51 @@ func parse(t *testing.T, s string) *url.URL {
 	return u
 }
 
-func TestForm(t *testing.T) {
+// TestWrongLeaves is I1 and I2.
+func TestWrongLeaves(t *testing.T) {
 	d := domain(t, "prod.example")
-	for _, tt := range []struct {
-		name     string
-		template func(*x509.Certificate)
-		want     tenant.Reason
-	}{
-		{"a good leaf", func(*x509.Certificate) {}, ""},
-		{"I1 two URI SANs", func(c *x509.Certificate) { c.URIs = append(c.URIs, parse(t, "spiffe://prod.example/b")) }, tenant.SVIDMalformed},
-		{"I1 no URI SAN", func(c *x509.Certificate) { c.URIs = nil }, tenant.SVIDMalformed},
-		{"I1 a CA leaf", func(c *x509.Certificate) { c.IsCA = true }, tenant.SVIDMalformed},
-		{"I1 no digitalSignature", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }, tenant.SVIDMalformed},
-		{"I1 no key usage", func(c *x509.Certificate) { c.KeyUsage = 0 }, tenant.SVIDMalformed},
-		{"I1 keyCertSign", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }, tenant.SVIDMalformed},
-		{"I1 cRLSign", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }, tenant.SVIDMalformed},
-		{"I1 no path", func(c *x509.Certificate) { c.URIs[0].Path = "" }, tenant.SVIDMalformed},
-		{"I1 identity in the subject alone", func(c *x509.Certificate) {
-			c.URIs = nil
-			c.Subject = pkix.Name{CommonName: "spiffe://prod.example/gateway"}
-			c.DNSNames = []string{"gateway.prod.example"}
-		}, tenant.SVIDMalformed},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			_, err := leaf.Verify(raw(t, d, tt.template), d.Bundle(), now)
-			wantReason(t, err, tt.want)
+	for _, l := range devdomain.WrongLeaves() {
+		t.Run(l.Name, func(t *testing.T) {
+			chain, _, err := l.Issue(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = leaf.Verify(chain, d.Bundle(), now)
+			wantReason(t, err, tenant.SVIDMalformed)
 		})
 	}
 }
 
-// sanWith returns a change that puts exactly the bytes of uri into the SAN,
-// which x509.CreateCertificate would write as net/url sees them.
-func sanWith(t *testing.T, uri string) func(*x509.Certificate) {
-	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+func TestLongestID(t *testing.T) {
+	d := domain(t, "prod.example")
+	long := "spiffe://prod.example/" + strings.Repeat("a", leaf.MaxID-len("spiffe://prod.example/"))
+	chain := raw(t, d, func(c *x509.Certificate) { c.URIs[0] = parse(t, long) })
+	if v, err := leaf.Verify(chain, d.Bundle(), now); err != nil || v.ID.String() != long {
+		t.Errorf("an ID of %d bytes: %v", leaf.MaxID, err)
+	}
+}
+
+// TestUnspelled: a certificate that was not parsed, or not well, has no SAN to
+// compare with.
+func TestUnspelled(t *testing.T) {
+	good := *raw(t, domain(t, "prod.example"), nil)[0]
+	for name, extensions := range map[string][]pkix.Extension{
+		"I2 no extension":         nil,
+		"I2 an extension of junk": {{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 0x7f}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cert := good
+			cert.Extensions = extensions
+			_, err := leaf.ID(&cert)
+			wantReason(t, err, tenant.SVIDMalformed)
+		})
+	}
+}
+
+// sanOf returns a change that puts exactly these names into the SAN.
+func sanOf(t *testing.T, names ...asn1.RawValue) func(*x509.Certificate) {
+	t.Helper()
+	value, err := asn1.Marshal(names)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,40 +118,19 @@ func sanWith(t *testing.T, uri string) func(*x509.Certificate) {
 	}
 }
 
-func TestSpelling(t *testing.T) {
+// TestOtherNames: a name that is spelled right but is no URI counts for nothing.
+func TestOtherNames(t *testing.T) {
 	d := domain(t, "prod.example")
-	long := "spiffe://prod.example/" + strings.Repeat("a", leaf.MaxID-len("spiffe://prod.example/"))
-	if id, err := leaf.ID(raw(t, d, sanWith(t, long))[0]); err != nil || len(id.String()) != leaf.MaxID {
-		t.Errorf("an ID of %d bytes: %v", leaf.MaxID, err)
-	}
-	for name, uri := range map[string]string{
-		"I2 2,049 bytes":             long + "a",
-		"I2 upper case scheme":       "SPIFFE://prod.example/gateway",
-		"I2 upper case trust domain": "spiffe://PROD.example/gateway",
-		"I2 %2e":                     "spiffe://prod.example/%2e",
-		"I2 %67":                     "spiffe://prod.example/%67ateway",
-		"I2 dot":                     "spiffe://prod.example/./gateway",
-		"I2 dot dot":                 "spiffe://prod.example/a/../gateway",
-		"I2 double slash":            "spiffe://prod.example//gateway",
-		"I2 trailing slash":          "spiffe://prod.example/gateway/",
-		"I2 port":                    "spiffe://prod.example:443/gateway",
-		"I2 user info":               "spiffe://root@prod.example/gateway",
-		"I2 query":                   "spiffe://prod.example/gateway?a",
-		"I2 empty query":             "spiffe://prod.example/gateway?",
-		"I2 fragment":                "spiffe://prod.example/gateway#a",
-		"I2 empty fragment":          "spiffe://prod.example/gateway#",
-		"I2 opaque":                  "spiffe:prod.example/gateway",
-		"I2 another scheme":          "https://prod.example/gateway",
-		"I2 encoded look-alike":      "spiffe://prod.example/g%D0%B0teway",
+	right := []byte("spiffe://prod.example/gateway")
+	for name, other := range map[string]asn1.RawValue{
+		"I2 spelled right as an email address": {Class: asn1.ClassContextSpecific, Tag: 1, Bytes: right},
+		"I2 spelled right outside of the tags": {Class: asn1.ClassUniversal, Tag: 6, Bytes: right},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := leaf.ID(raw(t, d, sanWith(t, uri))[0])
+			wrong := asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte("SPIFFE://prod.example/gateway")}
+			_, err := leaf.ID(raw(t, d, sanOf(t, wrong, other))[0])
 			wantReason(t, err, tenant.SVIDMalformed)
 		})
-	}
-	// Non-ASCII does not get as far: crypto/x509 refuses the certificate.
-	if _, _, err := d.IssueRaw(sanWith(t, "spiffe://prod.example/gаteway")); err == nil {
-		t.Error("I2 a non-ASCII look-alike was parsed")
 	}
 }
 
@@ -194,7 +188,7 @@ func TestVerify(t *testing.T) {
 	d, other := domain(t, "prod.example"), domain(t, "partner.example")
 	bundles := x509bundle.NewSet(d.Bundle(), other.Bundle())
 	good := raw(t, d, nil)
-	three := raw(t, d, nil, devdomain.WithIntermediates(3))
+	two, three := raw(t, d, nil, devdomain.WithIntermediates(2)), raw(t, d, nil, devdomain.WithIntermediates(3))
 	to := good[0].NotAfter
 
 	// Its issuer expires before it does.
@@ -209,9 +203,14 @@ func TestVerify(t *testing.T) {
 		want    tenant.Reason
 	}{
 		{"good", good, bundles, now, ""},
-		{"two intermediates", raw(t, d, nil, devdomain.WithIntermediates(2)), bundles, now, ""},
+		{"two intermediates", two, bundles, now, ""},
+		{"the root beside them", append(raw(t, d, nil, devdomain.WithIntermediates(1)), d.Bundle().X509Authorities()...), bundles, now, ""},
 		{"none", nil, bundles, now, tenant.SVIDMalformed},
 		{"H8 three intermediates", three, bundles, now, tenant.SVIDMalformed},
+		{"H8 intermediates out of order", []*x509.Certificate{two[0], two[2], two[1]}, bundles, now, tenant.SVIDMalformed},
+		{"H8 an intermediate that nobody needs", []*x509.Certificate{good[0], two[1]}, bundles, now, tenant.SVIDMalformed},
+		{"H8 two that nobody needs", []*x509.Certificate{good[0], two[1], two[2]}, bundles, now, tenant.SVIDMalformed},
+		{"H8 the leaf twice", []*x509.Certificate{good[0], good[0]}, bundles, now, tenant.SVIDMalformed},
 		{"an intermediate is missing", three[:2], bundles, now, tenant.SVIDUntrusted},
 		{"no bundle of its trust domain", good, other.Bundle(), now, tenant.SVIDUntrusted},
 		{"no bundles", good, nil, now, tenant.SVIDUntrusted},
@@ -247,4 +246,68 @@ func TestVerify(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A root that was renewed with its key stays in the bundle beside the new one
+// for a while: a leaf is then valid by either.
+func TestRenewedRoot(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certify := func(template *x509.Certificate, from, to time.Time) *x509.Certificate {
+		t.Helper()
+		template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(to.Unix()), from, to
+		issuer := &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, SubjectKeyId: []byte{1}}
+		der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	root := func(from, to time.Time) *x509.Certificate {
+		return certify(&x509.Certificate{
+			Subject: pkix.Name{CommonName: "root"}, SubjectKeyId: []byte{1}, KeyUsage: x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true,
+		}, from, to)
+	}
+	first, second := root(now.Add(-2*time.Hour), now.Add(time.Hour)), root(now.Add(-time.Minute), now.Add(2*time.Hour))
+	svid := certify(&x509.Certificate{
+		URIs: []*url.URL{parse(t, "spiffe://prod.example/gateway")}, KeyUsage: x509.KeyUsageDigitalSignature,
+	}, now.Add(-time.Hour), now.Add(3*time.Hour))
+
+	td := spiffeid.RequireTrustDomainFromString("prod.example")
+	for name, roots := range map[string][]*x509.Certificate{"old and new": {first, second}, "new and old": {second, first}} {
+		v, err := leaf.Verify([]*x509.Certificate{svid}, x509bundle.FromX509Authorities(td, roots), now)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !v.NotBefore.Equal(second.NotBefore) || !v.NotAfter.Equal(second.NotAfter) {
+			t.Errorf("%s: valid from %s to %s, want the path by the new root", name, v.NotBefore, v.NotAfter)
+		}
+	}
+}
+
+// The example of RFC 8705, appendix A.
+func TestThumbprint(t *testing.T) {
+	block, _ := pem.Decode([]byte(`-----BEGIN CERTIFICATE-----
+MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAx
+ODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqG
+SM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ
+/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwID
+SQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOV
+bUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=
+-----END CERTIFICATE-----
+`))
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := leaf.Thumbprint(cert)
+	if got, want := base64.RawURLEncoding.EncodeToString(sum[:]), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"; got != want {
+		t.Errorf("x5t#S256 is %s, want %s", got, want)
+	}
 }

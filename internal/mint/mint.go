@@ -7,6 +7,8 @@ package mint
 import (
 	"context"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // Record is the content of a verified tenant context. It is immutable after
@@ -30,6 +32,8 @@ type Record struct {
 	// use, so that a handler that runs on past the claims' expiry stops.
 	// A nil Valid denies.
 	Valid func() error
+	// Refused returns the first error that Valid gave, or nil.
+	Refused func() error
 
 	// Carrier is what a further hop is added to. Only the package that made
 	// the record reads it.
@@ -38,7 +42,7 @@ type Record struct {
 
 // Step is one hop of the path: who signed, and what was called with it.
 type Step struct {
-	SPIFFEID string
+	SPIFFEID spiffeid.ID
 	Workload string // the policy's name for the signer
 	Method   string
 }

@@ -59,6 +59,22 @@ func Read(file string) ([]Vector, error) {
 	return list, nil
 }
 
+// Inputs reads the inputs of one file of vectors, as far as T has members for
+// them. It fails as [Read] does.
+func Inputs[T any](file string) ([]T, error) {
+	list, err := Read(file)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]T, len(list))
+	for i, v := range list {
+		if err := json.Unmarshal(v.Input, &out[i]); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", file, v.ID, err)
+		}
+	}
+	return out, nil
+}
+
 func (v *Vector) complete(bases map[string]json.RawMessage) error {
 	switch {
 	case v.ID == "" || v.Comment == "":

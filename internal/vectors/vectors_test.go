@@ -30,6 +30,23 @@ func TestRead(t *testing.T) {
 	}
 }
 
+func TestInputs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "v.json")
+	if err := os.WriteFile(file, []byte("["+good+"]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := Inputs[struct{ V []int }](file)
+	if err != nil || len(list) != 1 || len(list[0].V) != 1 || list[0].V[0] != 1 {
+		t.Errorf("%v, %v", list, err)
+	}
+	if list, err := Inputs[struct{ V string }](file); err == nil {
+		t.Errorf("a list is read as text: %v", list)
+	}
+	if list, err := Inputs[struct{}](file + "x"); err == nil {
+		t.Errorf("no file gives %v", list)
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	for name, text := range map[string]string{
 		"no vectors":               `[]`,

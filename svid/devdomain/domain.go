@@ -1,43 +1,58 @@
 // Package devdomain is an embedded SPIFFE trust domain for development and
-// tests: a CA in memory, a Workload API on a unix socket for each workload,
-// rotation and federation. A Workload API client cannot tell it from a SPIRE
-// agent.
+// tests: a CA in memory, an agent with the SPIFFE Workload API (X.509-SVIDs and
+// JWT-SVIDs), rotation of leaves and roots, federation, and faults on request. It
+// answers clients as a SPIRE agent does.
 //
 //	d, err := devdomain.New(devdomain.Config{TrustDomain: "prod.example", Dir: dir})
 //	defer d.Close()
-//	w, err := d.Workload("spiffe://prod.example/gateway")
-//	// SPIFFE_ENDPOINT_SOCKET=w.Addr() for the process
+//	w, err := d.Workload("spiffe://prod.example/gateway", devdomain.WithUID(1001))
+//	// SPIFFE_ENDPOINT_SOCKET=d.Addr() for processes with the uid 1001
 //
-// Whoever opens a workload's socket is that workload, and [Domain.IssueRaw]
-// signs anything: this is no CA for production.
+// The agent's socket tells workloads apart by their uid. Each workload has a
+// socket of its own too, [Workload.Addr]; who may open it is that workload.
+//
+// [Domain.IssueRaw] signs anything: this is no CA for production.
 package devdomain
 
 import (
-	"crypto/x509"
+	"crypto"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
-	"slices"
+	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/jwtbundle"
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
 )
 
 // Config is what a [Domain] is made of.
 type Config struct {
 	// TrustDomain is the name, such as "prod.example". It is required.
 	TrustDomain string
-	// Dir is where the workloads' sockets are; it is created if it is missing.
-	// Keep it short: the path of a unix socket has at most 107 bytes. If it is
-	// empty there are no sockets, and [Workload.Snapshot] is the only way in,
-	// as a test on in-memory connections or in a testing/synctest bubble needs it.
+	// Dir is where the sockets are; it is created if it is missing, so that
+	// other uids can reach the agent's socket in it but see nothing else. Keep it
+	// short: the path of a unix socket has at most 107 bytes. If it is empty
+	// there are no sockets, and [Workload.Snapshot] is the only way in.
 	Dir string
+	// Listen opens the sockets in Dir in another way than as unix sockets, such
+	// as in memory for a testing/synctest bubble. There, only the workloads' own
+	// sockets serve anyone.
+	Listen func(path string) (net.Listener, error)
 	// TTL is how long leaves live; 0 means 1 hour. They are issued anew at half of it.
 	TTL time.Duration
-	// Clock is the time that certificates are issued by; nil means [time.Now].
+	// KeyType is the type of all keys; "" means [ECP256].
+	KeyType KeyType
+	// Intermediates is how many intermediate CAs stand between root and leaves.
+	Intermediates int
+	// Clock is the time that certificates and JWTs are issued by; nil means
+	// [time.Now]. JWTs are validated by [time.Now] in any case.
 	Clock func() time.Time
 	// Logger is where rotations are logged; nil means nowhere.
 	Logger *slog.Logger
@@ -45,20 +60,26 @@ type Config struct {
 
 // Domain is a trust domain. It is safe for concurrent use.
 type Domain struct {
-	td  spiffeid.TrustDomain
-	cfg Config
+	td    spiffeid.TrustDomain
+	cfg   Config
+	jwt   jwtAuthority
+	agent *endpoint // nil without Dir
 
 	mu        sync.Mutex
 	closed    bool
-	roots     []*authority // the last one issues
-	workloads map[spiffeid.ID]*Workload
+	roots     []*root     // oldest first
+	workloads []*Workload // in the order of their registration
 	federated map[spiffeid.TrustDomain]*Domain
+	endpoints []*endpoint
+	stopped   bool          // by StopAgent
+	fault     codes.Code    // by Fail
+	changed   chan struct{} // closed on the next change of what the agent says
 
 	// public has a lock of its own, so that two domains that federate with each
 	// other never hold both their mu.
 	public struct {
 		sync.Mutex
-		bundle    *x509bundle.Bundle // never changed once it is here
+		bundle    *spiffebundle.Bundle // never changed once it is here
 		followers map[*Domain]struct{}
 	}
 }
@@ -69,11 +90,14 @@ func New(cfg Config) (*Domain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("devdomain: trust domain %q: %w", cfg.TrustDomain, err)
 	}
-	if cfg.TTL < 0 {
-		return nil, fmt.Errorf("devdomain: a TTL of %s", cfg.TTL)
+	if cfg.TTL < 0 || cfg.Intermediates < 0 {
+		return nil, fmt.Errorf("devdomain: a TTL of %s and %d intermediates", cfg.TTL, cfg.Intermediates)
 	}
 	if cfg.TTL == 0 {
 		cfg.TTL = time.Hour
+	}
+	if cfg.KeyType == "" {
+		cfg.KeyType = ECP256
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -81,78 +105,59 @@ func New(cfg Config) (*Domain, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Dir != "" {
-		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+	if cfg.Dir != "" && cfg.Listen == nil {
+		if cfg.Dir, err = filepath.Abs(cfg.Dir); err == nil {
+			err = os.MkdirAll(cfg.Dir, 0o711) //nolint:gosec // other uids go through it
+		}
+		if err != nil {
 			return nil, fmt.Errorf("devdomain: %w", err)
 		}
-	}
-	root, err := newRoot(td, cfg.Clock())
-	if err != nil {
-		return nil, err
 	}
 	d := &Domain{
 		td:        td,
 		cfg:       cfg,
-		roots:     []*authority{root},
-		workloads: map[spiffeid.ID]*Workload{},
 		federated: map[spiffeid.TrustDomain]*Domain{},
+		changed:   make(chan struct{}),
 	}
+	if d.jwt, err = newJWTAuthority(cfg.KeyType); err != nil {
+		return nil, err
+	}
+	first, err := d.newRoot()
+	if err != nil {
+		return nil, err
+	}
+	first.State = Active
+	d.roots = []*root{first}
 	d.public.followers = map[*Domain]struct{}{}
 	d.public.bundle = d.bundle()
+	if cfg.Dir != "" {
+		// '+' is in no SPIFFE ID, so no workload's socket has this name.
+		d.agent, err = d.open(td.Name()+"+.sock", 0o777, newAgentAPI(d), callerCredentials())
+		if err != nil {
+			return nil, err
+		}
+	}
 	return d, nil
 }
 
 // TrustDomain returns the trust domain.
 func (d *Domain) TrustDomain() spiffeid.TrustDomain { return d.td }
 
-// Bundle returns the roots as they are now.
-func (d *Domain) Bundle() *x509bundle.Bundle {
+// Addr returns the address of the agent's socket, in the form that
+// SPIFFE_ENDPOINT_SOCKET has; "" if [Config].Dir is empty. There, a caller is
+// every workload that is registered with the caller's uid.
+func (d *Domain) Addr() string { return d.agent.addr() }
+
+// Bundle returns the X.509 roots as they are now.
+func (d *Domain) Bundle() *x509bundle.Bundle { return d.published().X509Bundle() }
+
+// JWTBundle returns the keys that verify the trust domain's JWT-SVIDs.
+func (d *Domain) JWTBundle() *jwtbundle.Bundle { return d.published().JWTBundle() }
+
+func (d *Domain) published() *spiffebundle.Bundle {
 	d.public.Lock()
 	defer d.public.Unlock()
-	return d.public.bundle.Clone()
-}
-
-// RotateRoot adds a new root to the bundle, and then issues all leaves by it.
-// The old roots stay until [Domain.DropOldRoots]. A workload learns of the root
-// when its stream does, so that for a moment one may present a leaf that
-// another cannot check yet.
-func (d *Domain) RotateRoot() error {
-	root, err := newRoot(d.td, d.cfg.Clock())
-	if err != nil {
-		return err
-	}
-	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
-		return errClosed
-	}
-	d.roots = append(d.roots, root)
-	d.mu.Unlock()
-	d.spread()
-
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return errClosed // reissue would start timers again
-	}
-	for _, w := range d.workloads {
-		if w.own == nil {
-			continue // removed
-		}
-		if err := w.reissue(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// DropOldRoots takes all roots but the newest out of the bundle. Leaves issued
-// before the last [Domain.RotateRoot] are untrusted from then on.
-func (d *Domain) DropOldRoots() {
-	d.mu.Lock()
-	d.roots = slices.Clone(d.roots[len(d.roots)-1:])
-	d.mu.Unlock()
-	d.spread()
+	return d.public.bundle
 }
 
 // Federate gives the bundle of other, and its changes, to this domain's
@@ -187,28 +192,19 @@ func (d *Domain) Unfederate(td string) {
 	}
 }
 
-// Close ends all Workload APIs, removes their sockets and stops rotation. It
-// may be called again.
+// Close ends the agent, removes its sockets and stops rotation. It may be
+// called again.
 func (d *Domain) Close() error {
 	d.mu.Lock()
-	workloads := make([]*Workload, 0, len(d.workloads))
 	for _, w := range d.workloads {
-		workloads = append(workloads, w)
-		if w.timer != nil {
-			w.timer.Stop()
-		}
+		w.timer.Stop()
 	}
-	if !d.closed {
-		d.closed = true
-		for _, other := range d.federated {
-			other.unfollow(d)
-		}
+	d.closed = true
+	for _, other := range d.federated {
+		other.unfollow(d)
 	}
 	d.mu.Unlock()
-
-	for _, w := range workloads {
-		w.stop() // outside mu: its streams may be taking it
-	}
+	d.StopAgent()
 	return nil
 }
 
@@ -221,7 +217,7 @@ func (d *Domain) unfollow(follower *Domain) {
 }
 
 // spread makes the roots public, and tells the workloads here and in the
-// domains that federate with this one.
+// domains that federate with this one. d.mu is not held.
 func (d *Domain) spread() {
 	d.mu.Lock()
 	d.public.Lock()
@@ -241,20 +237,21 @@ func (d *Domain) spread() {
 	}
 }
 
-// bundle returns the roots; d.mu is held or d is new.
-func (d *Domain) bundle() *x509bundle.Bundle {
-	certs := make([]*x509.Certificate, len(d.roots))
-	for i, r := range d.roots {
-		certs[i] = r.cert
+// bundle returns the roots and the JWT key; d.mu is held or d is new.
+func (d *Domain) bundle() *spiffebundle.Bundle {
+	b := spiffebundle.New(d.td)
+	for _, r := range d.roots {
+		b.AddX509Authority(r.cert)
 	}
-	return x509bundle.FromX509Authorities(d.td, certs)
+	b.SetJWTAuthorities(map[string]crypto.PublicKey{d.jwt.id: d.jwt.key.Public()})
+	return b
 }
 
 // bundles returns the own bundle and the federated ones; d.mu is held.
-func (d *Domain) bundles() *x509bundle.Set {
-	set := x509bundle.NewSet(d.Bundle())
+func (d *Domain) bundles() *spiffebundle.Set {
+	set := spiffebundle.NewSet(d.published())
 	for _, other := range d.federated {
-		set.Add(other.Bundle())
+		set.Add(other.published())
 	}
 	return set
 }
@@ -267,4 +264,11 @@ func (d *Domain) publish() {
 	for _, w := range d.workloads {
 		w.update()
 	}
+	d.wake()
+}
+
+// wake tells the agent's streams that something changed; d.mu is held.
+func (d *Domain) wake() {
+	close(d.changed)
+	d.changed = make(chan struct{})
 }

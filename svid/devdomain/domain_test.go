@@ -2,8 +2,15 @@ package devdomain_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +20,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"go.uber.org/goleak"
@@ -22,11 +30,15 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/tenantmesh/tenantmesh/internal/leaf"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
-const gatewayID = "spiffe://prod.example/gateway"
+const (
+	gatewayID   = "spiffe://prod.example/gateway"
+	inventoryID = "spiffe://prod.example/inventory"
+)
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -71,11 +83,18 @@ type updates struct {
 func (u updates) OnX509ContextUpdate(c *workloadapi.X509Context) { u.got <- c }
 func (u updates) OnX509ContextWatchError(err error)              { u.errs <- err }
 
+// quick tries again soon.
+type quick struct{}
+
+func (q quick) NewBackoff() workloadapi.Backoff { return q }
+func (quick) Next() time.Duration               { return 10 * time.Millisecond }
+func (quick) Reset()                            {}
+
 // watch follows a workload with go-spiffe's own client.
 func watch(t *testing.T, addr string) updates {
 	t.Helper()
 	u := updates{make(chan *workloadapi.X509Context, 100), make(chan error, 100)}
-	client, err := workloadapi.New(t.Context(), workloadapi.WithAddr(addr))
+	client, err := workloadapi.New(t.Context(), workloadapi.WithAddr(addr), workloadapi.WithBackoffStrategy(quick{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,6 +258,17 @@ func TestProtocol(t *testing.T) {
 			}
 			return err
 		},
+		"FetchJWTBundles": func(ctx context.Context) error {
+			s, err := client.FetchJWTBundles(ctx, &workload.JWTBundlesRequest{})
+			if err == nil {
+				_, err = s.Recv()
+			}
+			return err
+		},
+		"ValidateJWTSVID": func(ctx context.Context) error {
+			_, err := client.ValidateJWTSVID(ctx, &workload.ValidateJWTSVIDRequest{Audience: "a", Svid: "a.b.c"})
+			return err
+		},
 		"FetchJWTSVID": func(ctx context.Context) error {
 			_, err := client.FetchJWTSVID(ctx, &workload.JWTSVIDRequest{Audience: []string{"a"}})
 			return err
@@ -256,7 +286,9 @@ func TestProtocol(t *testing.T) {
 		{"no header, unary", "FetchJWTSVID", nil, codes.InvalidArgument},
 		{"header false", "FetchX509SVID", metadata.Pairs("workload.spiffe.io", "false"), codes.InvalidArgument},
 		{"header twice", "FetchX509SVID", metadata.Join(good, good), codes.InvalidArgument},
-		{"JWT", "FetchJWTSVID", good, codes.Unimplemented},
+		{"JWT", "FetchJWTSVID", good, codes.OK},
+		{"no header, JWT bundles", "FetchJWTBundles", nil, codes.InvalidArgument},
+		{"no header, validation", "ValidateJWTSVID", nil, codes.InvalidArgument},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(t.Context(), tt.md))
@@ -271,30 +303,52 @@ func TestProtocol(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	d := newDomain(t, devdomain.Config{Dir: socketDir(t)})
 	newWorkload(t, d, gatewayID)
-	for name, id := range map[string]string{
-		"registered already":   gatewayID,
-		"is no workload of":    "spiffe://partner.example/gateway",
-		"of the trust domain":  "spiffe://prod.example",
-		"scheme is missing":    "gateway",
-		"choose a shorter Dir": "spiffe://prod.example/" + strings.Repeat("a", 107),
+	for text, id := range map[string]string{
+		"registered already":               gatewayID,
+		"is no workload of":                "spiffe://partner.example/gateway",
+		"of the trust domain":              "spiffe://prod.example",
+		"scheme is missing":                "gateway",
+		"choose a shorter Dir":             "spiffe://prod.example/" + strings.Repeat("a", 107),
+		"path cannot contain dot segments": "spiffe://prod.example/../agent",
+		"path cannot contain empty":        "spiffe://prod.example//agent",
+		"path segment characters":          "spiffe://prod.example/%2e%2e/agent",
 	} {
-		if _, err := d.Workload(id); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v does not say %q", id, err, name)
-		}
+		t.Run("I7 CVE-2021-27099 "+id[:min(len(id), 40)], func(t *testing.T) {
+			if _, err := d.Workload(id); err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%v does not say %q", err, text)
+			}
+			if _, err := d.Issue(id); err == nil && text != "registered already" && text != "choose a shorter Dir" {
+				t.Error("an SVID was issued")
+			}
+		})
 	}
-	if _, err := devdomain.New(devdomain.Config{TrustDomain: "Prod"}); err == nil {
-		t.Error("a malformed trust domain was taken")
+	for text, cfg := range map[string]devdomain.Config{
+		"trust domain":     {TrustDomain: "Prod"},
+		"a TTL of -1s":     {TrustDomain: "prod.example", TTL: -time.Second},
+		"-1 intermediates": {TrustDomain: "prod.example", Intermediates: -1},
+		"is no key type":   {TrustDomain: "prod.example", KeyType: "ec-p521"},
+		"not a directory":  {TrustDomain: "prod.example", Dir: "/dev/null/x"},
+		"a shorter Dir":    {TrustDomain: "prod.example", Dir: t.TempDir() + "/" + strings.Repeat("a", 107)},
+	} {
+		if _, err := devdomain.New(cfg); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%+v: %v does not say %q", cfg, err, text)
+		}
 	}
 	if err := errors.Join(d.Close(), d.Close()); err != nil {
 		t.Error(err)
 	}
-	if _, err := d.Workload("spiffe://prod.example/late"); err == nil {
-		t.Error("a closed domain registered a workload")
-	}
-	if err := d.RotateRoot(); err == nil {
-		t.Error("a closed domain rotated")
+	for what, err := range map[string]error{
+		"RotateRoot": d.RotateRoot(),
+		"StartAgent": d.StartAgent(),
+		"Workload":   second(d.Workload("spiffe://prod.example/late")),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "closed") {
+			t.Errorf("%s of a closed domain: %v", what, err)
+		}
 	}
 }
+
+func second[T any](_ T, err error) error { return err }
 
 func TestSockets(t *testing.T) {
 	dir := socketDir(t)
@@ -304,12 +358,111 @@ func TestSockets(t *testing.T) {
 	if a.Addr() == b.Addr() {
 		t.Error("two workloads share a socket")
 	}
-	if _, err := newDomain(t, devdomain.Config{Dir: dir}).Workload("spiffe://prod.example/a-b"); err == nil {
-		t.Error("a socket in use was taken over")
+	if _, err := devdomain.New(devdomain.Config{TrustDomain: "prod.example", Dir: dir}); err == nil || !strings.Contains(err.Error(), "another process serves it") {
+		t.Errorf("the agent's socket, in use, was taken over: %v", err)
+	}
+	// A domain of another name has its own agent, but a workload's file may clash.
+	other := newDomain(t, devdomain.Config{TrustDomain: "partner.example", Dir: dir})
+	if _, err := other.Workload("spiffe://partner.example/a-b"); err == nil || !strings.Contains(err.Error(), "another process serves it") {
+		t.Errorf("a workload's socket, in use, was taken over: %v", err)
+	}
+	for addr, want := range map[string]os.FileMode{d.Addr(): 0o777, a.Addr(): 0o600} {
+		info, err := os.Stat(strings.TrimPrefix(addr, "unix://"))
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", addr, info.Mode(), err)
+		}
 	}
 	d.Close()
+	other.Close()
 	if left, _ := filepath.Glob(dir + "/*"); len(left) != 0 {
 		t.Errorf("left behind: %q", left)
+	}
+
+	// A process that was killed leaves its socket behind.
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dir + "/prod.example+.sock", Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	newDomain(t, devdomain.Config{Dir: dir})
+
+	if none := newDomain(t, devdomain.Config{}); none.Addr() != "" || newWorkload(t, none, gatewayID).Addr() != "" {
+		t.Error("a socket without a directory")
+	}
+}
+
+// TestKeyTypes issues and serves each type of key, below intermediates.
+func TestKeyTypes(t *testing.T) {
+	for kt, want := range map[devdomain.KeyType]string{
+		"": "P-256", devdomain.ECP256: "P-256", devdomain.ECP384: "P-384", devdomain.RSA2048: "RSA 2048",
+	} {
+		t.Run(string(kt), func(t *testing.T) {
+			d := newDomain(t, devdomain.Config{Dir: socketDir(t), KeyType: kt, Intermediates: 1})
+			w := newWorkload(t, d, gatewayID)
+			c := watch(t, w.Addr()).next(t)
+			verify(t, c)
+			chain := c.DefaultSVID().Certificates
+			if len(chain) != 2 {
+				t.Errorf("%d certificates", len(chain))
+			}
+			for _, cert := range append(chain, d.Bundle().X509Authorities()...) {
+				var got string
+				switch k := cert.PublicKey.(type) {
+				case *ecdsa.PublicKey:
+					got = k.Params().Name
+				case *rsa.PublicKey:
+					got = fmt.Sprintf("RSA %d", k.N.BitLen())
+				}
+				if got != want {
+					t.Errorf("the key of %s is %s", cert.Subject, got)
+				}
+			}
+			token := fetchJWT(t, w.Addr(), "a")
+			if _, err := jwtsvid.ParseAndValidate(token.Marshal(), d.JWTBundle(), []string{"a"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestWrongLeaves: they are as wrong as their names say, and signed well.
+func TestWrongLeaves(t *testing.T) {
+	d := newDomain(t, devdomain.Config{})
+	names := map[string]bool{}
+	for _, l := range devdomain.WrongLeaves() {
+		t.Run(l.Name, func(t *testing.T) {
+			if names[l.Name] {
+				t.Error("a second one of this name")
+			}
+			names[l.Name] = true
+			chain, key, err := l.Issue(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := leaf.Verify(chain, d.Bundle(), time.Now()); tenant.ReasonOf(err) != tenant.SVIDMalformed {
+				t.Error(err)
+			}
+			cert, err := x509.ParseCertificate(chain[0].Raw)
+			if err != nil {
+				if l.Name != "I2 look-alike" || chain[0].NotAfter.IsZero() {
+					t.Error(err)
+				}
+				return
+			}
+			if err := cert.CheckSignatureFrom(d.Bundle().X509Authorities()[0]); err != nil {
+				t.Error(err)
+			}
+			if pub, ok := key.Public().(*ecdsa.PublicKey); !ok || !pub.Equal(cert.PublicKey) {
+				t.Error("it is another's key")
+			}
+		})
+	}
+	if _, err := d.Issue("spiffe://prod.example/а"); err == nil {
+		t.Error("I2 a look-alike was issued as an SVID")
+	}
+	if _, _, err := d.IssueRaw(func(c *x509.Certificate) { c.SerialNumber = big.NewInt(-1) }); err == nil {
+		t.Error("a certificate that cannot be made was made")
 	}
 }
 
@@ -333,8 +486,12 @@ func TestIssue(t *testing.T) {
 	if _, err := x509svid.ParseRaw(cert, key); err != nil {
 		t.Error(err)
 	}
-	if _, err := d.Issue("spiffe://partner.example/gateway"); err == nil {
-		t.Error("an SVID of another trust domain was issued")
+	_, weak, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err = d.Issue(gatewayID, devdomain.WithKey(weak)); err != nil || s.PrivateKey.Public() == nil || !weak.Equal(s.PrivateKey) {
+		t.Errorf("another key than the one given: %v", err)
 	}
 }
 

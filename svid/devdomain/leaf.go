@@ -2,15 +2,12 @@ package devdomain
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
 	"math/big"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -18,7 +15,7 @@ import (
 )
 
 // backdate makes certificates valid a little before they are issued, as SPIRE
-// does, for clocks that lag behind.
+// does, for clocks that lag behind; those that live shortly, half their TTL.
 const backdate = 10 * time.Second
 
 // rootTTL is how long roots live: long, so that leaves expire before them.
@@ -45,12 +42,13 @@ func ValidFrom(notBefore, notAfter time.Time) LeafOption {
 	return func(c *leafConfig) { c.notBefore, c.notAfter = notBefore, notAfter }
 }
 
-// WithKey sets the leaf's key; without it, a new one on P-256.
+// WithKey sets the leaf's key; without it, a new one of [Config].KeyType.
 func WithKey(key crypto.Signer) LeafOption {
 	return func(c *leafConfig) { c.key = key }
 }
 
-// WithIntermediates puts n new intermediate CAs between the root and the leaf.
+// WithIntermediates puts n new intermediate CAs between the root and the leaf,
+// below those that [Config].Intermediates asks for.
 func WithIntermediates(n int) LeafOption {
 	return func(c *leafConfig) { c.intermediates = n }
 }
@@ -73,7 +71,8 @@ func (d *Domain) Issue(id string, opts ...LeafOption) (*x509svid.SVID, error) {
 
 // IssueRaw signs a certificate that is an SVID of the workload /raw but for
 // what template changes in it, however wrong that is. It returns the chain, the
-// leaf first, and the leaf's key.
+// leaf first, and the leaf's key. Of a leaf that crypto/x509 does not parse, only
+// Raw, NotBefore and NotAfter are set.
 func (d *Domain) IssueRaw(template func(*x509.Certificate), opts ...LeafOption) ([]*x509.Certificate, crypto.Signer, error) {
 	id, err := spiffeid.FromPath(d.td, "/raw")
 	if err != nil {
@@ -112,23 +111,17 @@ func (d *Domain) issue(id spiffeid.ID, cfg leafConfig) (*x509svid.SVID, error) {
 // sign issues a leaf; d.mu is held.
 func (d *Domain) sign(id spiffeid.ID, cfg leafConfig, change func(*x509.Certificate)) ([]*x509.Certificate, crypto.Signer, error) {
 	now := d.cfg.Clock()
-	issuer := d.roots[len(d.roots)-1]
-	for range cfg.intermediates {
-		next, err := newIntermediate(issuer, d.td, now)
-		if err != nil {
-			return nil, nil, err
-		}
-		issuer = next
+	issuer, err := d.active().issuer.below(cfg.intermediates, d.td, d.cfg.KeyType, now)
+	if err != nil {
+		return nil, nil, err
 	}
 	if cfg.notAfter.IsZero() {
-		cfg.notBefore, cfg.notAfter = now.Add(-backdate), now.Add(d.cfg.TTL)
+		cfg.notBefore, cfg.notAfter = now.Add(-min(backdate, d.cfg.TTL/2)), now.Add(d.cfg.TTL)
 	}
 	if cfg.key == nil {
-		key, err := newKey()
-		if err != nil {
+		if cfg.key, err = d.cfg.KeyType.generate(); err != nil {
 			return nil, nil, err
 		}
-		cfg.key = key
 	}
 	template := &x509.Certificate{
 		Subject:               pkix.Name{Country: []string{"US"}, Organization: []string{"SPIRE"}},
@@ -142,28 +135,33 @@ func (d *Domain) sign(id spiffeid.ID, cfg leafConfig, change func(*x509.Certific
 	if change != nil {
 		change(template)
 	}
-	leaf, err := certify(template, issuer, cfg.key)
+	der, err := certify(template, issuer, cfg.key)
 	if err != nil {
 		return nil, nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil { // it was to be wrong: a peer must see it all the same
+		leaf = &x509.Certificate{Raw: der, NotBefore: template.NotBefore, NotAfter: template.NotAfter}
 	}
 	return append([]*x509.Certificate{leaf}, issuer.chain...), cfg.key, nil
 }
 
-func newRoot(td spiffeid.TrustDomain, now time.Time) (*authority, error) {
-	return newCA(nil, td, now)
-}
-
-func newIntermediate(parent *authority, td spiffeid.TrustDomain, now time.Time) (*authority, error) {
-	ca, err := newCA(parent, td, now)
-	if err != nil {
-		return nil, err
+// below returns a CA that is n new intermediates further down.
+func (a *authority) below(n int, td spiffeid.TrustDomain, kt KeyType, now time.Time) (*authority, error) {
+	for range n {
+		ca, err := newCA(a, td, kt, now)
+		if err != nil {
+			return nil, err
+		}
+		ca.chain = append([]*x509.Certificate{ca.cert}, a.chain...)
+		a = ca
 	}
-	ca.chain = append([]*x509.Certificate{ca.cert}, slices.Clone(parent.chain)...)
-	return ca, nil
+	return a, nil
 }
 
-func newCA(parent *authority, td spiffeid.TrustDomain, now time.Time) (*authority, error) {
-	key, err := newKey()
+// newCA returns a CA below parent; without one, a root.
+func newCA(parent *authority, td spiffeid.TrustDomain, kt KeyType, now time.Time) (*authority, error) {
+	key, err := kt.generate()
 	if err != nil {
 		return nil, err
 	}
@@ -176,15 +174,19 @@ func newCA(parent *authority, td spiffeid.TrustDomain, now time.Time) (*authorit
 		BasicConstraintsValid: true,
 		IsCA:                  true,
 	}
-	cert, err := certify(template, parent, key)
+	der, err := certify(template, parent, key)
 	if err != nil {
 		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("devdomain: %w", err)
 	}
 	return &authority{cert: cert, key: key}, nil
 }
 
 // certify signs template for key; without a parent, by key itself.
-func certify(template *x509.Certificate, parent *authority, key crypto.Signer) (*x509.Certificate, error) {
+func certify(template *x509.Certificate, parent *authority, key crypto.Signer) ([]byte, error) {
 	if template.SerialNumber == nil {
 		serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128))
 		if err != nil {
@@ -203,17 +205,5 @@ func certify(template *x509.Certificate, parent *authority, key crypto.Signer) (
 	if err != nil {
 		return nil, fmt.Errorf("devdomain: %w", err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("devdomain: %w", err)
-	}
-	return cert, nil
-}
-
-func newKey() (crypto.Signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("devdomain: %w", err)
-	}
-	return key, nil
+	return der, nil
 }
