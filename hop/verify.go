@@ -226,6 +226,19 @@ func (c *Chain) checkHandovers() error {
 	return nil
 }
 
+// Timely says whether [Verify] would find the times of a chain that it found
+// good before to be so at now: those of its claims and statements, the last one's
+// freshness, and those of its signers' certificates.
+func (c *Chain) Timely(now time.Time) error {
+	if len(c.hops) == 0 {
+		return tenant.Deny(tenant.ContextMissing, "no hops")
+	}
+	if err := c.checkTimes(now); err != nil {
+		return err
+	}
+	return c.Valid(now)
+}
+
 // checkTimes checks the times of the claims and of the statements against now,
 // each other and the signers' certificates.
 func (c *Chain) checkTimes(now time.Time) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"strings"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
@@ -15,7 +14,6 @@ import (
 	"github.com/tenantmesh/tenantmesh/internal/fields"
 	"github.com/tenantmesh/tenantmesh/internal/mint"
 	"github.com/tenantmesh/tenantmesh/policy"
-	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -26,11 +24,10 @@ type call struct {
 	method   string
 	contract *contract
 
-	conn    *svid.Conn
 	peer    string // proven, or empty
 	policy  *policy.Policy
 	exempt  bool
-	rules   []string
+	rule    string              // the places that decided
 	headers map[string][]string // as received
 
 	metadata hop.Metadata
@@ -43,13 +40,6 @@ type call struct {
 	observed   bool
 	overlooked error
 
-	// unavailable is a refusal that waits for the interceptor, which can tell
-	// the client not to retry.
-	unavailable error
-
-	// attempt is the connection of the last attempt to send it.
-	attempt atomic.Pointer[svid.Conn]
-
 	// refused is the guard's first refusal after it had let the call in; told is
 	// what was said of it.
 	refused atomic.Pointer[error]
@@ -60,7 +50,8 @@ type call struct {
 // let in: nothing that the handler does undoes it.
 func (c *call) keep(err error) error {
 	if err != nil {
-		c.refused.CompareAndSwap(nil, &err)
+		first := err // so that nothing is allocated without one
+		c.refused.CompareAndSwap(nil, &first)
 	}
 	return err
 }
@@ -90,7 +81,7 @@ func (c *call) event() audit.Event {
 		Point:   c.point,
 		Peer:    c.peer,
 		Method:  c.method,
-		Rule:    strings.Join(c.rules, " "),
+		Rule:    c.rule,
 		Policy:  c.policy.Version(),
 		Observe: c.observed,
 	}
@@ -210,31 +201,4 @@ func (c *call) check(ctx context.Context, m any, at fields.Point) (any, error) {
 		return m, c.g.audit.Observe(ctx, r.event, r.cause)
 	}
 	return nil, err
-}
-
-// newRecord turns the call's chain into what handlers see of it. valid asks
-// everything again that may have changed: time, bundles, policy.
-func (c *call) newRecord(workloads []string, valid func() error) *mint.Record {
-	claims := c.chain.Claims()
-	r := &mint.Record{
-		Tenant:         claims.Tenant.String(),
-		TenantUID:      claims.TenantUID,
-		Subject:        claims.Subject,
-		Issuer:         claims.Issuer,
-		Transaction:    claims.Transaction,
-		Scopes:         c.chain.Scopes(),
-		Classification: claims.Classification,
-		Attributes:     claims.Attributes,
-		Request:        claims.Request,
-		IssuedAt:       claims.IssuedAt,
-		Expires:        claims.Expires,
-		Elevation:      claims.Elevation,
-		Valid:          func() error { return c.keep(valid()) },
-		Refused:        c.kept,
-		Carrier:        c.chain,
-	}
-	for i, s := range c.chain.Path() {
-		r.Path = append(r.Path, mint.Step{SPIFFEID: s.Signer, Workload: workloads[i], Method: s.Target})
-	}
-	return r
 }

@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -26,17 +27,33 @@ type client struct {
 	creds *svid.Credentials
 }
 
-type outgoingKey struct{}
+// outbound is a call that leaves, and its context.Context.
+type outbound struct {
+	context.Context //nolint:containedctx // it is one
+	call
+	// attempt is the connection of the last attempt to send it.
+	attempt atomic.Pointer[svid.Conn]
+}
+
+type outboundKey struct{}
+
+// Value answers with the call itself.
+func (c *outbound) Value(key any) any {
+	if _, ok := key.(outboundKey); ok {
+		return c
+	}
+	return c.Context.Value(key)
+}
 
 func (c *client) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	ctx, out, err := c.prepare(ctx, method)
+	out, err := c.prepare(ctx, method)
 	if err != nil {
 		return err
 	}
 	if req, err = out.check(ctx, req, fields.ClientSends); err != nil {
 		return out.refuse(ctx, err)
 	}
-	if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
+	if err := invoke(out, method, req, reply, cc, opts...); err != nil {
 		return err
 	}
 	if _, err := out.check(ctx, reply, fields.ClientReceives); err != nil {
@@ -54,11 +71,11 @@ func empty(m any) {
 }
 
 func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	ctx, out, err := c.prepare(ctx, method)
+	out, err := c.prepare(ctx, method)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(out)
 	cs, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
 		cancel()
@@ -72,20 +89,20 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 
 // prepare decides whether the call may leave, and leaves word for the
 // credential.
-func (c *client) prepare(ctx context.Context, method string) (context.Context, *call, error) {
-	out := &call{g: c.g, point: audit.Client, method: method, contract: c.g.contract(method)}
+func (c *client) prepare(ctx context.Context, method string) (*outbound, error) {
+	out := &outbound{Context: ctx, call: call{g: c.g, point: audit.Client, method: method, contract: c.g.contract(method)}}
 	out.observed = c.g.cfg.Observe.covers(method, c.g.cfg.Clock())
 	err := c.decide(ctx, out)
 	if err == nil && out.overlooked != nil {
 		err = out.allow(ctx)
 	}
 	if err != nil {
-		return nil, nil, out.refuse(ctx, err)
+		return nil, out.refuse(ctx, err)
 	}
-	return context.WithValue(ctx, outgoingKey{}, out), out, nil
+	return out, nil
 }
 
-func (c *client) decide(ctx context.Context, out *call) error {
+func (c *client) decide(ctx context.Context, out *outbound) error {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	for key := range md {
 		if hop.IsMetadataKey(key) {
@@ -104,8 +121,7 @@ func (c *client) decide(ctx context.Context, out *call) error {
 	if err := leave.Err(); err != nil && !out.overlook(err) {
 		return err
 	}
-	out.exempt, out.rules = leave.Exempt(), leave.Rules()
-	if out.exempt {
+	if out.exempt = leave.Exempt(); out.exempt {
 		return nil
 	}
 	r, chain, err := outgoing(ctx)
@@ -129,7 +145,7 @@ func outgoing(ctx context.Context) (*mint.Record, *hop.Chain, error) {
 	if !ok {
 		return nil, nil, tenant.Deny(tenant.Internal, "a context of another maker")
 	}
-	return r, chain, r.Valid()
+	return r, chain, r.Holder.Valid()
 }
 
 // GetRequestMetadata implements [credentials.PerRPCCredentials]: it signs for
@@ -138,9 +154,9 @@ func (c *client) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 	if err := ctx.Err(); err != nil {
 		return nil, status.FromContextError(err).Err()
 	}
-	out, ok := ctx.Value(outgoingKey{}).(*call)
+	out, ok := ctx.Value(outboundKey{}).(*outbound)
 	if !ok {
-		out = &call{g: c.g, point: audit.Client}
+		out := &call{g: c.g, point: audit.Client}
 		return nil, credentialStatus(out.refuse(ctx, tenant.Deny(tenant.Internal, "the call did not pass the guard's interceptors")))
 	}
 	md, err := c.sign(ctx, out)
@@ -150,7 +166,7 @@ func (c *client) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 	return md, nil
 }
 
-func (c *client) sign(ctx context.Context, out *call) (map[string]string, error) {
+func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, error) {
 	info, ok := credentials.RequestInfoFromContext(ctx)
 	if !ok {
 		return nil, tenant.Deny(tenant.PeerUnauthenticated, "nothing is known of the connection")
@@ -169,24 +185,25 @@ func (c *client) sign(ctx context.Context, out *call) (map[string]string, error)
 	if out.chain == nil { // exempt, or overlooked
 		return nil, nil
 	}
-	if err := out.record.Valid(); err != nil { // an attempt may come late
+	if err := out.record.Holder.Valid(); err != nil { // an attempt may come late
 		return nil, err
+	}
+	now := c.g.cfg.Clock()
+	sent := sentOn(conn)
+	if md := sent.get(out.chain, out.method, now); md != nil {
+		return md, nil
 	}
 	m, err := out.chain.Sign(conn.Local(), hop.Handover{
 		Kind:     hop.Call,
 		Audience: conn.PeerID().String(),
 		Target:   out.method,
 		Binding:  conn.Binding(),
-		Now:      c.g.cfg.Clock(),
+		Now:      now,
 	})
 	if err != nil {
 		return nil, err
 	}
-	md := map[string]string{hop.HopsKey: m.Hops}
-	if m.Certs != "" {
-		md[hop.CertsKey] = m.Certs
-	}
-	return md, nil
+	return sent.add(out.chain, out.method, now, m), nil
 }
 
 // RequireTransportSecurity implements [credentials.PerRPCCredentials].
@@ -196,7 +213,7 @@ func (c *client) RequireTransportSecurity() bool { return true }
 type clientStream struct {
 	grpc.ClientStream
 	ctx    context.Context //nolint:containedctx // Context of a ClientStream ends gRPC's retries
-	out    *call
+	out    *outbound
 	one    bool // one message comes back
 	cancel context.CancelFunc
 }
@@ -262,7 +279,7 @@ func (s *clientStream) mayGoOn() error {
 	if s.out.record == nil {
 		return nil
 	}
-	return s.out.record.Valid()
+	return s.out.record.Holder.Valid()
 }
 
 // until implements [stream].

@@ -9,11 +9,14 @@ import (
 	"github.com/tenantmesh/tenantmesh/internal/mint"
 )
 
+// MaxProofs is how many proofs are kept of a connection.
+const MaxProofs = maxProofs
+
 // NewMessageCheck returns what a call of a tenant makes of the messages of a
 // type that it receives.
 func NewMessageCheck(m proto.Message, tenant string, classification uint32) (func(proto.Message) error, error) {
 	t, err := fields.Of(m.ProtoReflect().Descriptor())
-	c := &call{contract: &contract{in: t}, record: &mint.Record{Tenant: tenant, Classification: classification}}
+	c := &call{contract: &contract{in: t}, record: &mint.Record{Facts: &mint.Facts{Tenant: tenant, Classification: classification}}}
 	return func(m proto.Message) error {
 		_, err := c.check(context.Background(), m, fields.ServerReceives)
 		return err

@@ -62,6 +62,7 @@ type Guard struct {
 	audit     audit.Recorder
 	contracts sync.Map // method → *contract
 	watch     watch
+	kept      atomic.Int64 // proofs on all connections
 	closed    atomic.Bool
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"slices"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -58,6 +59,7 @@ func (g *Guard) OriginateAnew(ctx context.Context, claims *hop.Claims) (context.
 // origination is a chain that is started, and what it stands on.
 type origination struct {
 	g      *Guard
+	call   *call
 	claims *hop.Claims
 	chain  *hop.Chain
 	parent *mint.Record // nil unless it is derived
@@ -67,6 +69,7 @@ type origination struct {
 
 func (o *origination) begin(ctx context.Context, claims *hop.Claims, prepare func() error) (context.Context, error) {
 	c := &call{g: o.g, point: audit.Originate, asserted: claims}
+	o.call = c
 	err := o.originate(claims, c, prepare)
 	if err == nil {
 		err = c.allow(ctx)
@@ -75,7 +78,7 @@ func (o *origination) begin(ctx context.Context, claims *hop.Claims, prepare fun
 		_ = c.refuse(ctx, err)
 		return nil, err
 	}
-	return mint.With(ctx, c.newRecord(nil, o.valid)), nil
+	return mint.With(ctx, &mint.Record{Facts: newFacts(o.chain, nil), Holder: o, Carrier: o.chain}), nil
 }
 
 func (o *origination) originate(claims *hop.Claims, c *call, prepare func() error) error {
@@ -108,7 +111,7 @@ func (o *origination) originate(claims *hop.Claims, c *call, prepare func() erro
 		return err
 	}
 	leave := o.decide(is.policy, self)
-	c.rules = leave.Rules()
+	c.rule = strings.Join(leave.Rules(), " ")
 	if err := leave.Err(); err != nil {
 		return err
 	}
@@ -148,6 +151,12 @@ func (o *origination) decide(p *policy.Policy, self spiffeid.ID) policy.Decision
 	return p.MayOriginate(self, o.claims, from)
 }
 
+// Valid implements [mint.Holder].
+func (o *origination) Valid() error { return o.call.keep(o.valid()) }
+
+// Refused implements [mint.Holder].
+func (o *origination) Refused() error { return o.call.kept() }
+
 // valid says whether the chain may still be used.
 func (o *origination) valid() error {
 	is, snap, err := o.g.state()
@@ -155,7 +164,7 @@ func (o *origination) valid() error {
 		return err
 	}
 	if o.parent != nil {
-		if err := o.parent.Valid(); err != nil {
+		if err := o.parent.Holder.Valid(); err != nil {
 			return err
 		}
 	}

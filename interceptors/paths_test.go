@@ -110,7 +110,7 @@ func TestOtherWiring(t *testing.T) {
 	}
 	m.each("I6 a context of another maker", func(m *mesh, s shape) {
 		_, cc := m.client("gateway")
-		ctx := mint.With(deadline(m.t), &mint.Record{Tenant: "acme", Valid: func() error { return nil }, Carrier: "chain"})
+		ctx := mint.With(deadline(m.t), &mint.Record{Facts: &mint.Facts{Tenant: "acme"}, Carrier: "chain"})
 		m.notLeft(s.call(ctx, cc), tenant.Internal)
 	})
 	bare := newMesh(t, grpc.Creds(nil))

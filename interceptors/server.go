@@ -2,6 +2,8 @@ package interceptors
 
 import (
 	"context"
+	"strings"
+	"time"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"google.golang.org/grpc"
@@ -25,25 +27,26 @@ type server struct {
 	creds *svid.Credentials
 }
 
-type callKey struct{}
-
 // tap runs when the headers of a call are there and before its message is
 // read, in the connection's own goroutine: checks 1 and 2, nothing that waits.
 func (s *server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	c := &call{g: s.g, point: audit.Server, method: info.FullMethodName, contract: s.g.contract(info.FullMethodName)}
+	c := &inbound{Context: ctx, call: call{
+		g: s.g, point: audit.Server, method: info.FullMethodName, contract: s.g.contract(info.FullMethodName), headers: info.Header,
+	}}
 	c.observed = s.g.cfg.Observe.covers(c.method, s.g.cfg.Clock())
-	if err := s.admit(ctx, info.Header, c); err != nil {
+	if err := s.admit(c); err != nil {
 		if codeOf(tenant.ReasonOf(err)) != codes.Unavailable {
 			return ctx, c.refuse(ctx, err)
 		}
 		c.unavailable = err
 	}
-	return context.WithValue(withoutSecurityKeys(ctx, info.Header), callKey{}, c), nil
+	hideSecurityKeys(info.Header)
+	return c, nil
 }
 
 // admit makes checks 1 and 2 of SPEC.md, section 6.
-func (s *server) admit(ctx context.Context, header metadata.MD, c *call) error {
-	p, ok := peer.FromContext(ctx)
+func (s *server) admit(c *inbound) error {
+	p, ok := peer.FromContext(c.Context)
 	if !ok || p.AuthInfo == nil {
 		return tenant.Deny(tenant.PeerUnauthenticated, "a connection without authentication")
 	}
@@ -55,7 +58,6 @@ func (s *server) admit(ctx context.Context, header metadata.MD, c *call) error {
 		return err
 	}
 	c.conn, c.peer = conn, conn.PeerID().String()
-	c.headers = header
 
 	var err error
 	if c.policy, err = s.g.policy(); err != nil {
@@ -68,8 +70,10 @@ func (s *server) admit(ctx context.Context, header metadata.MD, c *call) error {
 	if err := admission.Err(); err != nil && !c.overlook(err) {
 		return err
 	}
-	c.exempt, c.rules = admission.Exempt(), admission.Rules()
-	if c.metadata, err = hop.ParseMetadata(header); err != nil {
+	if c.exempt = admission.Exempt(); c.exempt {
+		c.rule = strings.Join(admission.Rules(), " ")
+	}
+	if c.metadata, err = hop.ParseMetadata(c.headers); err != nil {
 		return err
 	}
 	if c.metadata.Hops == "" && !c.exempt {
@@ -81,55 +85,89 @@ func (s *server) admit(ctx context.Context, header metadata.MD, c *call) error {
 	return nil
 }
 
-// decide makes the other checks and returns the context for the handler, and
-// what lets the call go on.
-func (s *server) decide(ctx context.Context) (context.Context, *call, *standing, error) {
-	c, ok := ctx.Value(callKey{}).(*call)
+// enter makes the other checks and returns the call, and its context for the
+// handler.
+func (s *server) enter(ctx context.Context) (context.Context, *inbound, error) {
+	c, ok := ctx.Value(inboundKey{}).(*inbound)
 	if !ok {
 		// The call came by a way on which the tap did not run.
-		c = &call{g: s.g, point: audit.Server}
+		c := &call{g: s.g, point: audit.Server}
 		c.method, _ = grpc.Method(ctx)
-		return nil, nil, nil, c.refuse(ctx, tenant.Deny(tenant.PeerUnauthenticated, "the call was not checked at header time"))
+		return nil, nil, c.refuse(ctx, tenant.Deny(tenant.PeerUnauthenticated, "the call was not checked at header time"))
 	}
-	standing, err := s.authorize(ctx, c)
+	if c.entered.Swap(true) {
+		return nil, nil, c.refuse(ctx, tenant.Deny(tenant.Internal, "an interceptor before the guard's gave it the context of another call"))
+	}
+	err := s.authorize(c)
 	if err == nil {
 		err = c.allow(ctx)
 	}
 	if err == nil {
 		// Recording takes time. What is acknowledged to be in force by now counts.
-		err = standing.valid()
+		err = c.valid()
 	}
 	if err != nil {
-		return nil, nil, nil, s.refuse(ctx, c, err)
+		return nil, nil, noRetry(ctx, c.refuse(ctx, err))
 	}
-	known := logging.Fields{"peer.spiffe_id", c.peer}
+	c.letIn = true
 	// A context from elsewhere in this process never stands in for the call's.
-	ctx = mint.Without(ctx)
-	if c.record != nil {
+	if mint.From(ctx) != c.record {
 		ctx = mint.With(ctx, c.record)
-		known = append(known, "tenant.id", c.record.Tenant, "tenant.txn", c.record.Transaction)
 	}
-	logging.AddFields(ctx, known) // for the logging interceptor before us
-	return logging.InjectFields(ctx, known), c, standing, nil
+	if logging.ExtractFields(ctx) != nil { // there is a logging interceptor before us
+		known := logging.Fields{"peer.spiffe_id", c.peer}
+		if c.record != nil {
+			known = append(known, "tenant.id", c.record.Tenant, "tenant.txn", c.record.Transaction)
+		}
+		logging.AddFields(ctx, known)
+	}
+	return ctx, c, nil
 }
 
 // authorize makes checks 3 to 6.
-func (s *server) authorize(ctx context.Context, c *call) (*standing, error) {
+func (s *server) authorize(c *inbound) error {
 	if c.unavailable != nil {
-		return nil, c.unavailable
+		return c.unavailable
 	}
-	st := &standing{g: s.g, ctx: ctx, conn: c.conn, observed: c.observed}
-	st.question.Method, st.question.Declared = c.method, c.contract.declared
 	is, snap, err := s.g.state()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c.policy = is.policy
-	st.decided.Store(&is)
+	c.decided.Store(is.policy)
 	if c.exempt || c.metadata.Hops == "" { // the latter is overlooked
-		return st, nil
+		return nil
 	}
 	now := s.g.cfg.Clock()
+	p, err := s.prove(c, snap, now)
+	if err != nil {
+		if c.overlook(err) {
+			return nil
+		}
+		return err
+	}
+	c.proof, c.chain = p, p.chain
+	d, err := c.decide(is.policy, now)
+	if err != nil && !c.overlook(err) {
+		return err
+	}
+	said := p.by(is.policy, &d)
+	c.rule = said.rule
+	c.held = mint.Record{Facts: said.facts, Holder: c, Carrier: p.chain}
+	c.record = &c.held
+	return nil
+}
+
+// prove makes checks 3 and 4: anew, or, for bytes that were proven on this
+// connection before, of what may have changed since.
+func (s *server) prove(c *inbound, snap *svid.Snapshot, now time.Time) (*proof, error) {
+	known, key := s.g.proofs(c.conn), proofKey{c.method, c.metadata.Hops, c.metadata.Certs}
+	if p := known.get(key); p != nil {
+		if err := p.chain.Timely(now); err != nil {
+			return nil, err
+		}
+		return p, p.valid(snap, now)
+	}
 	chain, err := hop.Verify(c.metadata, hop.Expected{
 		Kind:    hop.Call,
 		Peer:    c.conn.PeerChain(),
@@ -140,25 +178,11 @@ func (s *server) authorize(ctx context.Context, c *call) (*standing, error) {
 		Now:     now,
 	})
 	if err != nil {
-		if c.overlook(err) {
-			return st, nil
-		}
 		return nil, err
 	}
-	c.chain, st.chain = chain, chain
-	st.question.Path, st.question.Claims, st.question.Scopes = chain.Path(), chain.Claims(), chain.Scopes()
-	d, err := st.decide(is.policy, now)
-	if err != nil && !c.overlook(err) {
-		return nil, err
-	}
-	c.rules = d.Rules()
-	c.record = c.newRecord(d.Workloads(), st.valid)
-	return st, nil
-}
-
-// refuse is the guard's, with word to the client not to retry what is unavailable.
-func (s *server) refuse(ctx context.Context, c *call, err error) error {
-	return noRetry(ctx, c.refuse(ctx, err))
+	p := newProof(chain, snap.Generation, c.method, c.contract.declared)
+	known.add(key, p)
+	return p, nil
 }
 
 // noRetry tells the client not to retry what is unavailable (gRFC A6, server
@@ -172,7 +196,7 @@ func noRetry(ctx context.Context, err error) error {
 
 // answered returns how a call ends whose handler returned err: with the guard's
 // refusal, if there was one since, whatever the handler made of it.
-func (s *server) answered(ctx context.Context, c *call, err error) error {
+func (c *inbound) answered(ctx context.Context, err error) error {
 	if refused := c.kept(); refused != nil {
 		err = refused
 	}
@@ -187,36 +211,36 @@ func (s *server) answered(ctx context.Context, c *call, err error) error {
 }
 
 func (s *server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	ctx, c, _, err := s.decide(ctx)
+	ctx, c, err := s.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if req, err = c.check(ctx, req, fields.ServerReceives); err != nil {
-		return nil, s.answered(ctx, c, err)
+		return nil, c.answered(ctx, err)
 	}
 	resp, err := handler(ctx, req)
 	if err == nil {
 		resp, err = c.check(ctx, resp, fields.ServerSends)
 	}
-	if err := s.answered(ctx, c, err); err != nil {
+	if err := c.answered(ctx, err); err != nil {
 		return nil, err
 	}
 	return resp, nil
 }
 
 func (s *server) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	ctx, c, standing, err := s.decide(ss.Context())
+	ctx, c, err := s.enter(ss.Context())
 	if err != nil {
 		return err
 	}
-	stream := &serverStream{ServerStream: ss, standing: standing, ctx: ctx, c: c}
+	stream := &serverStream{ServerStream: ss, inbound: c, ctx: ctx}
 	// gRPC has no other way to end a stream whose handler waits.
 	if stream.writer, _ = grpc.ServerTransportStreamFromContext(ctx).(statusWriter); stream.writer == nil {
-		return s.answered(ctx, c, tenant.Deny(tenant.Internal, "this version of grpc-go, or an interceptor before the guard's, hides the stream"))
+		return c.answered(ctx, tenant.Deny(tenant.Internal, "this version of grpc-go, or an interceptor before the guard's, hides the stream"))
 	}
 	s.g.watch.add(stream)
 	defer s.g.watch.remove(stream)
-	return s.answered(ctx, c, handler(srv, stream))
+	return c.answered(ctx, handler(srv, stream))
 }
 
 // statusWriter is gRPC's own stream on a server: WriteStatus ends it.
@@ -235,9 +259,8 @@ func (s *server) unknown(_ any, ss grpc.ServerStream) error {
 // the message to its .proto. The first that may not pass ends the stream.
 type serverStream struct {
 	grpc.ServerStream
-	*standing
+	*inbound
 	ctx    context.Context //nolint:containedctx // grpc.ServerStream is how streams carry theirs
-	c      *call
 	writer statusWriter
 }
 
@@ -245,7 +268,7 @@ func (s *serverStream) Context() context.Context { return s.ctx }
 
 func (s *serverStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
-		if refused := s.c.kept(); refused != nil {
+		if refused := s.kept(); refused != nil {
 			return refused // that is why
 		}
 		return err
@@ -264,14 +287,14 @@ func (s *serverStream) SendMsg(m any) error {
 
 // pass returns what passes of a message.
 func (s *serverStream) pass(m any, at fields.Point) (out any, err error) {
-	if err = s.c.kept(); err == nil {
+	if err = s.kept(); err == nil {
 		err = s.mayGoOn()
 	}
 	if err == nil {
-		out, err = s.c.check(s.ctx, m, at)
+		out, err = s.check(s.ctx, m, at)
 	}
 	if err != nil {
-		if r, first := s.c.tell(err); first {
+		if r, first := s.tell(err); first {
 			r.record(s.ctx)
 			s.write(r)
 		}
@@ -281,7 +304,7 @@ func (s *serverStream) pass(m any, at fields.Point) (out any, err error) {
 
 // end implements [stream].
 func (s *serverStream) end(err error) *refusal {
-	r, first := s.c.tell(err)
+	r, first := s.tell(err)
 	if !first {
 		return nil
 	}
@@ -294,14 +317,12 @@ func (s *serverStream) write(r *refusal) {
 	_ = s.writer.WriteStatus(status.Convert(noRetry(s.ctx, r.status)))
 }
 
-// withoutSecurityKeys hides the kit's keys from handlers, so that none copies
-// them to another call.
-func withoutSecurityKeys(ctx context.Context, header metadata.MD) context.Context {
-	clean := make(metadata.MD, len(header))
-	for key, values := range header {
-		if !hop.IsMetadataKey(key) {
-			clean[key] = values
+// hideSecurityKeys takes the kit's keys out of what handlers see, so that none
+// copies them to another call. Nobody else has seen the header yet.
+func hideSecurityKeys(header metadata.MD) {
+	for key := range header {
+		if hop.IsMetadataKey(key) {
+			delete(header, key)
 		}
 	}
-	return metadata.NewIncomingContext(ctx, clean)
 }

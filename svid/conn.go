@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -23,6 +24,9 @@ type Conn struct {
 	local   *x509svid.SVID
 	binding [32]byte
 	peer    atomic.Pointer[checkedPeer]
+
+	once     sync.Once
+	attached any
 }
 
 // checkedPeer is the peer as it was verified against one generation of bundles.
@@ -44,6 +48,13 @@ func (c *Conn) Local() *x509svid.SVID { return c.local }
 // Binding returns the channel binding tls-exporter (RFC 9266, section 4.2). It
 // is the same at both ends and differs between connections.
 func (c *Conn) Binding() [32]byte { return c.binding }
+
+// Attached returns what is kept for the connection as long as it is open: what
+// create made when it was first asked for.
+func (c *Conn) Attached(create func() any) any {
+	c.once.Do(func() { c.attached = create() })
+	return c.attached
+}
 
 // Check says whether the connection may still be used; it is for every call.
 // It fails with [tenant.SVIDExpired] or [tenant.SVIDUntrusted] if the peer's
@@ -104,9 +115,10 @@ func (c *conn) Close() error {
 // refuses the client's certificate only then.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	var op *net.OpError
-	if err != nil && errors.As(err, &op) && op.Op == "remote error" {
-		err = fmt.Errorf("the peer refused us after the handshake; its own log says why: %w", err)
+	if err != nil {
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+			err = fmt.Errorf("the peer refused us after the handshake; its own log says why: %w", err)
+		}
 	}
 	return n, err
 }

@@ -72,7 +72,10 @@ type Context struct{ r *mint.Record }
 // verified, not that it is still valid: use [Require] to act on it.
 func FromContext(ctx context.Context) (Context, bool) {
 	r := mint.From(ctx)
-	return Context{r}, r != nil
+	if r == nil || r.Facts == nil {
+		return Context{}, false
+	}
+	return Context{r}, true
 }
 
 // Require returns the tenant context that ctx carries, if it is still valid:
@@ -80,10 +83,10 @@ func FromContext(ctx context.Context) (Context, bool) {
 // with [ContextMissing] or with the reason why it is no longer valid.
 func Require(ctx context.Context) (Context, error) {
 	r := mint.From(ctx)
-	if r == nil || r.Valid == nil || r.Tenant == "" {
+	if r == nil || r.Holder == nil || r.Facts == nil || r.Tenant == "" {
 		return Context{}, Deny(ContextMissing, "no verified tenant context here")
 	}
-	if err := r.Valid(); err != nil {
+	if err := r.Holder.Valid(); err != nil {
 		return Context{}, err
 	}
 	return Context{r}, nil
@@ -93,8 +96,8 @@ func Require(ctx context.Context) (Context, error) {
 // context that ctx carries, or nil. A server ends the call with it, whatever
 // the handler made of it.
 func Refused(ctx context.Context) error {
-	if r := mint.From(ctx); r != nil && r.Refused != nil {
-		return r.Refused()
+	if r := mint.From(ctx); r != nil && r.Holder != nil {
+		return r.Holder.Refused()
 	}
 	return nil
 }
@@ -200,12 +203,12 @@ func (c Context) String() string {
 // GoString keeps %#v from printing what String leaves out.
 func (c Context) GoString() string { return "tenant.Context{" + c.String() + "}" }
 
-// get returns the record, or an empty one for the zero Context.
-func (c Context) get() *mint.Record {
+// get returns the facts, or empty ones for the zero Context.
+func (c Context) get() *mint.Facts {
 	if c.r == nil {
 		return &none
 	}
-	return c.r
+	return c.r.Facts
 }
 
-var none mint.Record
+var none mint.Facts

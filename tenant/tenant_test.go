@@ -84,15 +84,20 @@ func FuzzParseID(f *testing.F) {
 	})
 }
 
+// holder says what it holds of a record.
+type holder struct{ invalid, refused error }
+
+func (h *holder) Valid() error   { return h.invalid }
+func (h *holder) Refused() error { return h.refused }
+
 func record() *mint.Record {
-	return &mint.Record{
+	return &mint.Record{Facts: &mint.Facts{
 		Tenant: "acme", TenantUID: "uid", Subject: "canary-sub", Issuer: "canary-iss", Transaction: "txn",
 		Scopes: []string{"a", "b"}, Classification: 2,
 		Attributes: map[string]string{"k": "canary-attr"}, Request: map[string]string{"r": "canary-rctx"},
 		Path:     []mint.Step{{SPIFFEID: spiffeid.RequireFromString("spiffe://prod.example/gateway"), Workload: "gateway", Method: "/s/M"}},
 		IssuedAt: time.Unix(1, 0), Expires: time.Unix(2, 0), Elevation: "canary-elevation",
-		Valid: func() error { return nil },
-	}
+	}, Holder: &holder{}}
 }
 
 func TestContext(t *testing.T) {
@@ -147,12 +152,15 @@ func TestContext(t *testing.T) {
 }
 
 func TestZeroDenies(t *testing.T) {
-	noValid, noTenant := record(), record()
-	noValid.Valid, noTenant.Tenant = nil, ""
+	noHolder, noTenant, noFacts := record(), record(), record()
+	noHolder.Holder, noTenant.Tenant, noFacts.Facts = nil, "", nil
 	for name, ctx := range map[string]context.Context{
 		"no record": t.Context(), "nil record": mint.With(t.Context(), nil), "zero record": mint.With(t.Context(), &mint.Record{}),
-		"no Valid": mint.With(t.Context(), noValid), "no tenant": mint.With(t.Context(), noTenant),
+		"no holder": mint.With(t.Context(), noHolder), "no tenant": mint.With(t.Context(), noTenant), "no facts": mint.With(t.Context(), noFacts),
 	} {
+		if tc, ok := tenant.FromContext(ctx); ok && tc.IsZero() || strings.HasSuffix(name, "record") && ok || name == "no facts" && ok {
+			t.Errorf("%s: there is %v", name, tc)
+		}
 		if tc, err := tenant.Require(ctx); tenant.ReasonOf(err) != tenant.ContextMissing || !tc.IsZero() {
 			t.Errorf("%s: got %v, %v", name, tc, err)
 		}
@@ -162,7 +170,7 @@ func TestZeroDenies(t *testing.T) {
 		t.Errorf("the zero Context says %v", zero)
 	}
 	expired := record()
-	expired.Valid = func() error { return tenant.Deny(tenant.ContextExpired, "past exp") }
+	expired.Holder = &holder{invalid: tenant.Deny(tenant.ContextExpired, "past exp")}
 	if _, err := tenant.Require(mint.With(t.Context(), expired)); tenant.ReasonOf(err) != tenant.ContextExpired {
 		t.Errorf("T9 past exp: got %v", err)
 	}
@@ -176,7 +184,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("got %v where nothing was refused", err)
 		}
 	}
-	r.Refused = func() error { return first }
+	r.Holder = &holder{refused: first}
 	if err := tenant.Refused(mint.With(t.Context(), r)); !errors.Is(err, first) {
 		t.Errorf("got %v", err)
 	}

@@ -11,9 +11,19 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Record is the content of a verified tenant context. It is immutable after
-// [With] has put it into a context.
+// Record is a verified tenant context: what was verified, which many calls may
+// share, and the call that holds it. It is immutable.
 type Record struct {
+	*Facts
+	// Holder is asked at every use. A nil Holder denies.
+	Holder Holder
+	// Carrier is what a further hop is added to. Only the package that made
+	// the record reads it.
+	Carrier any
+}
+
+// Facts are what was verified. They are immutable.
+type Facts struct {
 	Tenant         string
 	TenantUID      string
 	Subject        string
@@ -27,17 +37,15 @@ type Record struct {
 	IssuedAt       time.Time
 	Expires        time.Time
 	Elevation      string // the identifier of the elevation in use; empty if none
+}
 
-	// Valid says whether the record may still be used; it is asked at every
-	// use, so that a handler that runs on past the claims' expiry stops.
-	// A nil Valid denies.
-	Valid func() error
+// Holder is the call that holds a record.
+type Holder interface {
+	// Valid says whether the record may still be used, so that a handler that
+	// runs on past the claims' expiry stops.
+	Valid() error
 	// Refused returns the first error that Valid gave, or nil.
-	Refused func() error
-
-	// Carrier is what a further hop is added to. Only the package that made
-	// the record reads it.
-	Carrier any
+	Refused() error
 }
 
 // Step is one hop of the path: who signed, and what was called with it.
@@ -47,20 +55,20 @@ type Step struct {
 	Method   string
 }
 
-type key struct{}
+// Key is what a context.Context is asked for by [From]. It answers with a
+// *Record, nil for none.
+type Key struct{}
 
 // With returns a copy of ctx that carries r.
 func With(ctx context.Context, r *Record) context.Context {
-	return context.WithValue(ctx, key{}, r)
+	return context.WithValue(ctx, Key{}, r)
 }
 
 // Without returns a copy of ctx that carries no record, whatever ctx carries.
-func Without(ctx context.Context) context.Context {
-	return context.WithValue(ctx, key{}, (*Record)(nil))
-}
+func Without(ctx context.Context) context.Context { return With(ctx, nil) }
 
 // From returns the record that ctx carries, or nil.
 func From(ctx context.Context) *Record {
-	r, _ := ctx.Value(key{}).(*Record)
+	r, _ := ctx.Value(Key{}).(*Record)
 	return r
 }
