@@ -398,7 +398,7 @@ func TestWatchStart(t *testing.T) {
 // TestWatchUnderLoad: every decision uses one version, and none an older one
 // than was acknowledged (P2).
 func TestWatchUnderLoad(t *testing.T) {
-	const versions = 200
+	const versions, callers = 50, 8
 	policies := make([]*Policy, versions)
 	for i := range policies {
 		policies[i] = numberedPolicy(t, i)
@@ -411,14 +411,14 @@ func TestWatchUnderLoad(t *testing.T) {
 	defer w.Close()
 	var acknowledged atomic.Int64
 	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for range 8 {
+	turns, stop := make(chan struct{}), make(chan struct{})
+	for range callers {
 		wg.Go(func() {
 			for {
 				select {
 				case <-stop:
 					return
-				default:
+				case turns <- struct{}{}:
 				}
 				atLeast := int(acknowledged.Load())
 				p := w.Current()
@@ -430,7 +430,6 @@ func TestWatchUnderLoad(t *testing.T) {
 				}
 				if len(allowed) != 1 || allowed[0] < atLeast {
 					t.Errorf("P2 methods %v are allowed after policy %d was acknowledged", allowed, atLeast)
-					return
 				}
 			}
 		})
@@ -441,6 +440,9 @@ func TestWatchUnderLoad(t *testing.T) {
 			t.Error(err)
 		}
 		acknowledged.Store(int64(n))
+		for range callers {
+			<-turns
+		}
 	}
 	close(stop)
 	wg.Wait()
