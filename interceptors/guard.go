@@ -51,7 +51,7 @@ type Config struct {
 	// asks the client for a new one, so that both sides present their newest
 	// SVIDs. Calls that run then have half of it again, at least a second;
 	// streams that run longer are cut and must be opened anew. 0 stands for a
-	// quarter of the SVID's lifetime, at most 30 minutes.
+	// sixth of the SVID's lifetime, at most 30 minutes.
 	MaxConnectionAge time.Duration
 }
 
@@ -139,7 +139,8 @@ const leastAge, mostAge = time.Second, 30 * time.Minute
 
 // connectionAge ends a connection, after a grace of half its age for the calls
 // that still run, before the SVIDs presented on it expire: at the handshake
-// they have half of their lifetime left, since workloads rotate then.
+// they have at least some 40 % of their lifetime left, since SPIRE renews them
+// with 45 to 55 % left and takes some seconds to.
 func (g *Guard) connectionAge() time.Duration {
 	if g.cfg.MaxConnectionAge > 0 {
 		return g.cfg.MaxConnectionAge
@@ -149,7 +150,7 @@ func (g *Guard) connectionAge() time.Duration {
 		return mostAge
 	}
 	leaf := snap.SVID.Certificates[0]
-	return min(max(leaf.NotAfter.Sub(leaf.NotBefore)/4, leastAge), mostAge)
+	return min(max(leaf.NotAfter.Sub(leaf.NotBefore)/6, leastAge), mostAge)
 }
 
 // DialOptions returns what makes a gRPC client sign every call, for a server

@@ -340,13 +340,13 @@ func TestS1(t *testing.T) {
 	})
 }
 
-// guarded returns a client whose guard plays by the rules, its guard and its
-// audit trail, for a server that need not.
-func (s *shop) guarded(addr string) (shoppb.ShopServiceClient, *interceptors.Guard, *trail) {
+// guarded returns a connection whose guard plays by the rules, to a server
+// that need not, with the guard and its audit trail.
+func (s *shop) guarded(addr string) (*grpc.ClientConn, *interceptors.Guard, *trail) {
 	s.t.Helper()
 	sink := newTrail()
 	g := s.newGuard(fixed{s.svid("gateway"), s.bundles()}, sink, s.clock.now)
-	return shoppb.NewShopServiceClient(s.dialTo(addr, g.DialOptions(svid.Expect(id("target")))...)), g, sink
+	return s.dialTo(addr, g.DialOptions(svid.Expect(id("target")))...), g, sink
 }
 
 // unguarded serves the shop by the target's SVID and without a guard.
@@ -360,7 +360,8 @@ func (s *shop) unguarded() (addr string) {
 // when one comes from a server that checks nothing.
 func TestClientChecksMessages(t *testing.T) {
 	s := newShop(t)
-	c, g, sink := s.guarded(s.unguarded())
+	cc, g, sink := s.guarded(s.unguarded())
+	c := shoppb.NewShopServiceClient(cc)
 	s.audit = sink
 	ctx := acme(t, g)
 	sink.take()
@@ -391,9 +392,10 @@ func TestClientChecksMessages(t *testing.T) {
 	})
 	t.Run("S1 received", func(t *testing.T) {
 		s.answer(&shoppb.GetOrderResponse{Order: other})
-		out, err := c.GetOrder(ctx, &shoppb.GetOrderRequest{Name: ours})
+		out := new(shoppb.GetOrderResponse)
+		err := cc.Invoke(ctx, shoppb.ShopService_GetOrder_FullMethodName, &shoppb.GetOrderRequest{Name: ours}, out)
 		s.hidden(err, codes.NotFound, "order.name", true)
-		if out.GetOrder() != nil {
+		if out.Order != nil {
 			t.Errorf("the caller sees %v", out)
 		}
 	})
@@ -559,10 +561,10 @@ func TestContradictoryOptions(t *testing.T) {
 	for _, method := range []string{legacypb.WrongService_GetWrong_FullMethodName, legacypb.WrongService_GetExempt_FullMethodName} {
 		err := s.attack(s.svid("gateway"), nil).Invoke(deadline(t), method, &legacypb.GetWrongResponse{}, &legacypb.GetWrongResponse{})
 		s.refused(err, tenant.MessageUncheckable)
-		_, g, sink := s.guarded(s.addr)
+		cc, g, sink := s.guarded(s.addr)
 		ctx := acme(t, g)
 		sink.take()
-		err = s.dial(g.DialOptions(svid.Expect(id("target")))...).Invoke(ctx, method, &legacypb.GetWrongResponse{}, &legacypb.GetWrongResponse{})
+		err = cc.Invoke(ctx, method, &legacypb.GetWrongResponse{}, &legacypb.GetWrongResponse{})
 		if e := sink.take(); interceptors.ReasonOf(err) != tenant.MessageUncheckable || len(e) != 1 {
 			t.Errorf("the client: %v, %+v", err, e)
 		}
@@ -573,9 +575,7 @@ func TestContradictoryOptions(t *testing.T) {
 // TestNoProtobuf: what is no protobuf message cannot be held to a .proto.
 func TestNoProtobuf(t *testing.T) {
 	s := newShop(t)
-	c, g, sink := s.guarded(s.addr)
-	_ = c
-	cc := s.dial(g.DialOptions(svid.Expect(id("target")))...)
+	cc, g, sink := s.guarded(s.addr)
 	ctx := acme(t, g)
 	sink.take()
 	err := cc.Invoke(ctx, shoppb.ShopService_GetOrder_FullMethodName, "text", "text")

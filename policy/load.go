@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"iter"
@@ -53,13 +52,9 @@ func (e *LoadError) Error() string {
 // which is in the same folder or below it. Its errors and rules name the files by
 // path as it is given.
 func LoadFile(path string) (*Policy, error) {
-	p, _, err := loadFile(path)
-	return p, err
-}
-
-func loadFile(path string) (*Policy, map[string]fs.FileInfo, error) {
 	dir, name := filepath.Split(path)
-	return load(os.DirFS(cmp.Or(dir, ".")), name, path)
+	l := load(os.DirFS(cmp.Or(dir, ".")), name, path)
+	return l.policy, l.err
 }
 
 // Load is [LoadFile] for a document in a file system.
@@ -68,21 +63,34 @@ func Load(fsys fs.FS, name string) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, _, err := load(dir, path.Base(name), name)
-	return p, err
+	l := load(dir, path.Base(name), name)
+	return l.policy, l.err
 }
 
-// load also returns what the files were when they were opened, by the names
-// that errors give them.
-func load(dir fs.FS, name, shown string) (*Policy, map[string]fs.FileInfo, error) {
+// loaded is what came of a document.
+type loaded struct {
+	policy *Policy
+	err    error
+	parts  []part // the files that were read
+	cut    bool   // one was not, or not to its end
+}
+
+// part is a file and the SHA-256 digest of what was read.
+type part struct {
+	name   string
+	digest [sha256.Size]byte
+}
+
+// load loads a document from its folder. Errors and rules name it as shown.
+func load(dir fs.FS, name, shown string) loaded {
 	l := newLoader(shown)
 	l.dir = dir
-	doc, err := l.readFile(name, inDocument, MaxDocument)
+	doc, err := l.readFile(name, MaxDocument)
 	if err != nil {
-		return nil, nil, err
+		return loaded{err: err, cut: true}
 	}
 	p, err := l.parse([]byte(doc))
-	return p, l.infos, err
+	return loaded{p, err, l.parts, l.cut}
 }
 
 // Parse compiles a document without a tenants_file. The name stands for the
@@ -90,13 +98,11 @@ func load(dir fs.FS, name, shown string) (*Policy, map[string]fs.FileInfo, error
 // the first 20.
 func Parse(name string, doc []byte) (*Policy, error) {
 	l := newLoader(name)
-	l.digest.Write(doc)
+	l.parts = []part{{name, sha256.Sum256(doc)}}
 	return l.parse(doc)
 }
 
-func newLoader(name string) *loader {
-	return &loader{files: [2]string{inDocument: name}, infos: map[string]fs.FileInfo{}, digest: sha256.New()}
-}
+func newLoader(name string) *loader { return &loader{files: [2]string{inDocument: name}} }
 
 func (l *loader) parse(doc []byte) (*Policy, error) {
 	l.doc = doc
@@ -114,13 +120,23 @@ func (l *loader) parse(doc []byte) (*Policy, error) {
 		return nil, l.err()
 	}
 	p.files = l.files
-	p.version = "sha256:" + hex.EncodeToString(l.digest.Sum(nil))
+	p.version = l.version()
 	return p, nil
+}
+
+// version is the digest of the document, or of the digests of both files.
+func (l *loader) version() string {
+	digest := l.parts[0].digest
+	if len(l.parts) > 1 {
+		digest = sha256.Sum256(slices.Concat(digest[:], l.parts[1].digest[:]))
+	}
+	return "sha256:" + hex.EncodeToString(digest[:])
 }
 
 // readFile returns the text of a file, and a byte more than limit where it is
 // longer.
-func (l *loader) readFile(name string, as file, limit int64) (string, error) {
+func (l *loader) readFile(name string, limit int64) (string, error) {
+	l.cut = true // until it is known to be whole
 	f, err := l.dir.Open(name)
 	if err != nil {
 		return "", err
@@ -130,22 +146,24 @@ func (l *loader) readFile(name string, as file, limit int64) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	l.infos[l.files[as]] = info
 	var b strings.Builder
 	b.Grow(int(min(info.Size(), limit) + 1))
-	_, err = io.Copy(&b, io.TeeReader(io.LimitReader(f, limit+1), l.digest))
+	digest := sha256.New()
+	_, err = io.Copy(&b, io.TeeReader(io.LimitReader(f, limit+1), digest))
+	l.parts = append(l.parts, part{name, [sha256.Size]byte(digest.Sum(nil))})
+	l.cut = err != nil || b.Len() > int(limit)
 	return b.String(), err
 }
 
 // loader collects the faults of one document.
 type loader struct {
-	files  [2]string // the names of the document and of its tenants_file
-	doc    []byte
-	dir    fs.FS // where the files are; nil if they are no files
-	infos  map[string]fs.FileInfo
-	digest hash.Hash // of all that was read
-	errs   []*LoadError
-	more   int // errors not kept
+	files [2]string // the names of the document and of its tenants_file
+	doc   []byte
+	dir   fs.FS // where the files are; nil if they are no files
+	parts []part
+	cut   bool
+	errs  []*LoadError
+	more  int // errors not kept
 
 	sets       map[string]*tenantSet // nil until all are compiled
 	conditions int                   // how many were met

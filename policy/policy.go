@@ -170,8 +170,8 @@ func (p *Policy) Current() *Policy {
 	return p
 }
 
-// Version identifies the document by a digest of its bytes, for audit. It is
-// empty for a nil and a zero Policy.
+// Version identifies the document and its tenants_file by a digest of their
+// bytes, for audit. It is empty for a nil and a zero Policy.
 func (p *Policy) Version() string {
 	if p == nil {
 		return ""

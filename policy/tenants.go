@@ -178,8 +178,7 @@ func (l *loader) readTenants(name text) string {
 		return ""
 	}
 	l.files[inTenants] = filepath.Join(filepath.Dir(l.files[inDocument]), name.value)
-	l.digest.Write([]byte{0}) // which no document holds
-	list, err := l.readFile(name.value, inTenants, MaxTenantsFile)
+	list, err := l.readFile(name.value, MaxTenantsFile)
 	whole := pos{line: line{in: inTenants}}
 	switch {
 	case err != nil:

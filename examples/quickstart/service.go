@@ -44,7 +44,7 @@ func newOptions(role string) *options {
 // forWorkload adds what those need that have an identity.
 func (o *options) forWorkload() *options {
 	o.StringVar(&o.policy, "policy", "tenantmesh.yaml", "the policy `file`")
-	o.DurationVar(&o.maxAge, "max-connection-age", 0, "how long connections live; 0: a quarter of the SVID's life")
+	o.DurationVar(&o.maxAge, "max-connection-age", 0, "how long connections live; 0: a sixth of the SVID's life")
 	return o
 }
 
