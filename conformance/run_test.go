@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -259,6 +260,85 @@ func runClaims(t *testing.T, input json.RawMessage) (any, error) {
 		t.Fatal(err)
 	}
 	return map[string]string{"encoding": hex.EncodeToString(must(proto.MarshalOptions{Deterministic: true}.Marshal(m.Claims)))}, nil
+}
+
+// policyText is a policy's text, or an object that stands for its encoding.
+type policyText []byte
+
+func (p *policyText) UnmarshalJSON(b []byte) error {
+	if b[0] == '{' {
+		*p = append(bytes.Clone(b), '\n')
+		return nil
+	}
+	var text string
+	err := json.Unmarshal(b, &text)
+	*p = []byte(text)
+	return err
+}
+
+func runPolicy(t *testing.T, input json.RawMessage) (any, error) {
+	in := decode[struct {
+		Policy      policyText `json:"policy"`
+		TenantsFile string     `json:"tenants_file"`
+		Question    string     `json:"question"`
+		Method      string     `json:"method"`
+		Queue       string     `json:"queue"`
+		Path        []struct {
+			ID     string `json:"id"`
+			Method string `json:"method"`
+		} `json:"path"`
+		Claims *claims  `json:"claims"`
+		Scopes []string `json:"scopes"`
+		From   []string `json:"from"`
+		Now    int64    `json:"now"`
+	}](t, input)
+	files := fstest.MapFS{"policy.yaml": {Data: in.Policy}}
+	if in.TenantsFile != "" {
+		files["tenants.list"] = &fstest.MapFile{Data: []byte(in.TenantsFile)}
+	}
+	pol, err := policy.Load(files, "policy.yaml")
+	if err != nil {
+		pol = nil // none is in force
+	}
+	var path []hop.Step
+	for _, s := range in.Path {
+		path = append(path, hop.Step{Signer: spiffeid.RequireFromString(s.ID), Kind: hop.Call, Target: s.Method})
+	}
+	var self spiffeid.ID
+	if len(path) > 0 {
+		self = path[len(path)-1].Signer
+	}
+	var c *hop.Claims
+	if in.Claims != nil {
+		c = in.Claims.hop()
+	}
+	var d policy.Decision
+	switch in.Question {
+	case "covers":
+		d = pol.Covers(in.Method, nil)
+	case "admit":
+		d = pol.Admit(in.Method, nil, self)
+	case "decide":
+		d = pol.Decide(&policy.Call{Method: in.Method, Path: path, Claims: c, Scopes: in.Scopes, Time: time.Unix(in.Now, 0)})
+	case "call":
+		d = pol.MayCall(self, in.Method, nil)
+	case "originate":
+		var from []hop.Step
+		for _, td := range in.From {
+			from = append(from, hop.Step{Signer: spiffeid.RequireFromString("spiffe://" + td + "/w")})
+		}
+		d = pol.MayOriginate(self, c, from)
+	case "publish":
+		d = pol.MayPublish(self, in.Queue)
+	case "consume":
+		d = pol.MayConsume(self, in.Queue)
+	default:
+		t.Fatalf("the question is %q", in.Question)
+	}
+	if d.Err() != nil {
+		return nil, d.Err()
+	}
+	return map[string]any{"workloads": d.Workloads(), "exempt": d.Exempt()}, nil
 }
 
 func runStatement(t *testing.T, input json.RawMessage) (any, error) {

@@ -19,7 +19,7 @@ import (
 
 // lines are those of the attacks that a vector can express; README.md describes
 // all, and says why the others are not among them. Each has five vectors at least.
-var lines = strings.Fields("T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 H1 H2 H3 H4 H5 H6 H7 H8 H11 I1 I2 I3 I4 I5 I7 M1 M2 M4 M5")
+var lines = strings.Fields("T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 H1 H2 H3 H4 H5 H6 H7 H8 H11 I1 I2 I3 I4 I5 I7 M1 M2 M4 M5 P1 P3 P4 P5 P6")
 
 // runners give a vector's input to what it is for. They return what stands in
 // ok where the input is accepted.
@@ -28,6 +28,7 @@ var runners = map[string]func(*testing.T, json.RawMessage) (any, error){
 	"chains.json":       runChain,
 	"claims.json":       runClaims,
 	"metadata.json":     runMetadata,
+	"policy.json":       runPolicy,
 	"statements.json":   runStatement,
 	"tokens.json":       runToken,
 }

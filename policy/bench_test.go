@@ -1,9 +1,13 @@
 package policy
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -123,4 +127,91 @@ func BenchmarkLoad(b *testing.B) {
 			runtime.KeepAlive(fsys)
 		})
 	}
+}
+
+// TestNoAllocation: an allowed decision without a condition allocates nothing.
+func TestNoAllocation(t *testing.T) {
+	p := mesh(t)
+	one, two := callOf(listOrders, ids("gateway"), claims(), nil), callOf(get, ids("gateway", "orders"), claims(), nil)
+	self := ids("gateway")[0]
+	for name, decide := range map[string]func() Decision{
+		"one hop":   func() Decision { return p.Decide(&one) },
+		"two hops":  func() Decision { return p.Decide(&two) },
+		"admit":     func() Decision { return p.Admit(listOrders, nil, self) },
+		"call":      func() Decision { return p.MayCall(self, listOrders, nil) },
+		"originate": func() Decision { return p.MayOriginate(self, one.Claims, nil) },
+	} {
+		if d := decide(); d.Err() != nil {
+			t.Errorf("%s: %v", name, d.Err())
+		}
+		if n := testing.AllocsPerRun(100, func() {
+			if d := decide(); d.Err() != nil {
+				t.Error(d.Err())
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+// reloads is an [Origin] whose every load yields another version.
+type reloads struct {
+	list []byte
+	n    int
+}
+
+// Load implements [Origin].
+func (o *reloads) Load(context.Context) (*Policy, error) {
+	o.n++
+	doc := fmt.Appendf(bytes.Clone(bigDocument()), "# %d\n", o.n)
+	return Load(fstest.MapFS{"p.yaml": {Data: doc}, "tenants.list": {Data: o.list}}, "p.yaml")
+}
+
+// Next implements [Origin].
+func (*reloads) Next(ctx context.Context) { <-ctx.Done() }
+
+// BenchmarkReload loads a million tenants again and again while 32 callers
+// decide a thousand times a second each, and reports how long their decisions
+// take: the 99th percentile, and the longest.
+func BenchmarkReload(b *testing.B) {
+	const tenants = 1_000_000
+	w, err := Watch(b.Context(), &reloads{list: tenantList(tenants)}, WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = w.Close() }()
+	calls := bigCalls(tenants, "/shop.v1.Service7/Method3")
+	stop := make(chan struct{})
+	took := make([][]time.Duration, 32)
+	var callers sync.WaitGroup
+	for i := range took {
+		callers.Go(func() {
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for n := i; ; n++ {
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+				}
+				begin := time.Now()
+				d := w.Current().Decide(calls[n%len(calls)])
+				took[i] = append(took[i], time.Since(begin))
+				if d.Err() != nil {
+					b.Error(d.Err())
+					return
+				}
+			}
+		})
+	}
+	for b.Loop() {
+		if err := w.Reload(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	close(stop)
+	callers.Wait()
+	all := slices.Sorted(slices.Values(slices.Concat(took...)))
+	b.ReportMetric(all[len(all)*99/100].Seconds()*1e3, "ms-p99")
+	b.ReportMetric(all[len(all)-1].Seconds()*1e3, "ms-max")
 }

@@ -48,7 +48,7 @@ func found(f *testing.F, expression string) []string {
 
 func FuzzParse(f *testing.F) {
 	docs := documents(f)
-	if len(docs) < 5 || slices.Contains(docs, "") {
+	if len(docs) < 5 {
 		f.Fatal("an empty seed corpus")
 	}
 	docs = append(docs,

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -373,6 +374,27 @@ func TestCostlyDocuments(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestConcurrentLoads: documents are compiled and decide at the same time (P2).
+func TestConcurrentLoads(t *testing.T) {
+	var loads sync.WaitGroup
+	for range 4 {
+		loads.Go(func() {
+			for range 5 {
+				p, err := Parse("mesh.yaml", []byte(meshDoc(asWritten)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c := callOf(late, ids("gateway"), claims(), nil)
+				if d := p.Decide(&c); d.Err() != nil {
+					t.Error(d.Err())
+				}
+			}
+		})
+	}
+	loads.Wait()
 }
 
 func TestLoadFile(t *testing.T) {

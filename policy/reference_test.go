@@ -843,10 +843,12 @@ func compare(t testing.TB, d drawer, shuffle func(n int, swap func(i, j int)), q
 // the reference, in the order of the document and in another (P3).
 func TestReference(t *testing.T) {
 	seen := map[string]int{}
-	for seed := range uint64(1000) {
-		rng := rand.New(rand.NewPCG(seed, 7))
-		compare(t, drawer{rng.IntN}, rng.Shuffle, 100, seen)
-	}
+	t.Run("P3 as written and in another order", func(t *testing.T) {
+		for seed := range uint64(1000) {
+			rng := rand.New(rand.NewPCG(seed, 7))
+			compare(t, drawer{rng.IntN}, rng.Shuffle, 100, seen)
+		}
+	})
 	for _, want := range []string{
 		"exempt beside", "overlap", "covers ", "covers METHOD_NOT_COVERED", "admit ", "admit CALLER_NOT_ALLOWED", "admit WORKLOAD_UNKNOWN", "admit WORKLOAD_DENIED",
 		"call ", "call CALL_NOT_ALLOWED", "publish ", "publish PUBLISH_NOT_ALLOWED", "consume ", "consume CONSUME_NOT_ALLOWED", "originate ", "originate ORIGINATION_NOT_ALLOWED",

@@ -107,7 +107,8 @@ const (
 	// TenantReplaced: the claims name another tenant's uid: the tenant was
 	// deleted and created again since.
 	TenantReplaced Reason = "TENANT_REPLACED"
-	// OriginationNotAllowed: the first signer may only forward.
+	// OriginationNotAllowed: the first signer may only forward, or may not
+	// originate anew from another chain.
 	OriginationNotAllowed Reason = "ORIGINATION_NOT_ALLOWED"
 	// ScopeNotAllowed: claims with a scope that the first signer may not originate.
 	ScopeNotAllowed Reason = "SCOPE_NOT_ALLOWED"

@@ -43,6 +43,7 @@ func generate(dir string) map[string][]byte {
 		"chains.json":       chainVectors(),
 		"claims.json":       claimsVectors(),
 		"metadata.json":     metadataVectors(),
+		"policy.json":       policyVectors(),
 		"statements.json":   statementVectors(),
 		"tokens.json":       tokenVectors(),
 	}

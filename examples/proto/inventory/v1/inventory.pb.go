@@ -9,6 +9,7 @@
 package inventoryv1
 
 import (
+	_ "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -115,13 +116,13 @@ var File_inventory_v1_inventory_proto protoreflect.FileDescriptor
 
 const file_inventory_v1_inventory_proto_rawDesc = "" +
 	"\n" +
-	"\x1cinventory/v1/inventory.proto\x12\finventory.v1\"%\n" +
+	"\x1cinventory/v1/inventory.proto\x12\finventory.v1\x1a\x1ftenantmesh/v1/annotations.proto\"%\n" +
 	"\x0fGetStockRequest\x12\x12\n" +
 	"\x04item\x18\x01 \x01(\tR\x04item\".\n" +
 	"\x10GetStockResponse\x12\x1a\n" +
-	"\bquantity\x18\x01 \x01(\rR\bquantity2]\n" +
-	"\x10InventoryService\x12I\n" +
-	"\bGetStock\x12\x1d.inventory.v1.GetStockRequest\x1a\x1e.inventory.v1.GetStockResponseBJZHgithub.com/tenantmesh/tenantmesh/examples/proto/inventory/v1;inventoryv1b\x06proto3"
+	"\bquantity\x18\x01 \x01(\rR\bquantity2p\n" +
+	"\x10InventoryService\x12\\\n" +
+	"\bGetStock\x12\x1d.inventory.v1.GetStockRequest\x1a\x1e.inventory.v1.GetStockResponse\"\x11\xa2\xe2\x18\r\x12\vorders.readBJZHgithub.com/tenantmesh/tenantmesh/examples/proto/inventory/v1;inventoryv1b\x06proto3"
 
 var (
 	file_inventory_v1_inventory_proto_rawDescOnce sync.Once

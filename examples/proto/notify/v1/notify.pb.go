@@ -9,6 +9,7 @@
 package notifyv1
 
 import (
+	_ "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -107,12 +108,12 @@ var File_notify_v1_notify_proto protoreflect.FileDescriptor
 
 const file_notify_v1_notify_proto_rawDesc = "" +
 	"\n" +
-	"\x16notify/v1/notify.proto\x12\tnotify.v1\"*\n" +
+	"\x16notify/v1/notify.proto\x12\tnotify.v1\x1a\x1ftenantmesh/v1/annotations.proto\"*\n" +
 	"\rNotifyRequest\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\"\x10\n" +
-	"\x0eNotifyResponse2N\n" +
-	"\rNotifyService\x12=\n" +
-	"\x06Notify\x12\x18.notify.v1.NotifyRequest\x1a\x19.notify.v1.NotifyResponseBDZBgithub.com/tenantmesh/tenantmesh/examples/proto/notify/v1;notifyv1b\x06proto3"
+	"\x0eNotifyResponse2a\n" +
+	"\rNotifyService\x12P\n" +
+	"\x06Notify\x12\x18.notify.v1.NotifyRequest\x1a\x19.notify.v1.NotifyResponse\"\x11\xa2\xe2\x18\r\x12\vorders.readBDZBgithub.com/tenantmesh/tenantmesh/examples/proto/notify/v1;notifyv1b\x06proto3"
 
 var (
 	file_notify_v1_notify_proto_rawDescOnce sync.Once

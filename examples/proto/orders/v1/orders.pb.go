@@ -10,6 +10,7 @@
 package ordersv1
 
 import (
+	_ "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -355,7 +356,7 @@ var File_orders_v1_orders_proto protoreflect.FileDescriptor
 
 const file_orders_v1_orders_proto_rawDesc = "" +
 	"\n" +
-	"\x16orders/v1/orders.proto\x12\torders.v1\"]\n" +
+	"\x16orders/v1/orders.proto\x12\torders.v1\x1a\x1ftenantmesh/v1/annotations.proto\"]\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04item\x18\x02 \x01(\tR\x04item\x12\x1a\n" +
@@ -371,12 +372,12 @@ const file_orders_v1_orders_proto_rawDesc = "" +
 	"\x12WatchOrdersRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\"=\n" +
 	"\x13WatchOrdersResponse\x12&\n" +
-	"\x05order\x18\x01 \x01(\v2\x10.orders.v1.OrderR\x05order2\xef\x01\n" +
-	"\rOrdersService\x12I\n" +
+	"\x05order\x18\x01 \x01(\v2\x10.orders.v1.OrderR\x05order2\xaa\x02\n" +
+	"\rOrdersService\x12\\\n" +
 	"\n" +
-	"ListOrders\x12\x1c.orders.v1.ListOrdersRequest\x1a\x1d.orders.v1.ListOrdersResponse\x12C\n" +
-	"\bGetOrder\x12\x1a.orders.v1.GetOrderRequest\x1a\x1b.orders.v1.GetOrderResponse\x12N\n" +
-	"\vWatchOrders\x12\x1d.orders.v1.WatchOrdersRequest\x1a\x1e.orders.v1.WatchOrdersResponse0\x01BDZBgithub.com/tenantmesh/tenantmesh/examples/proto/orders/v1;ordersv1b\x06proto3"
+	"ListOrders\x12\x1c.orders.v1.ListOrdersRequest\x1a\x1d.orders.v1.ListOrdersResponse\"\x11\xa2\xe2\x18\r\x12\vorders.read\x12X\n" +
+	"\bGetOrder\x12\x1a.orders.v1.GetOrderRequest\x1a\x1b.orders.v1.GetOrderResponse\"\x13\xa2\xe2\x18\x0f\x12\vorders.read \x05\x12a\n" +
+	"\vWatchOrders\x12\x1d.orders.v1.WatchOrdersRequest\x1a\x1e.orders.v1.WatchOrdersResponse\"\x11\xa2\xe2\x18\r\x12\vorders.read0\x01BDZBgithub.com/tenantmesh/tenantmesh/examples/proto/orders/v1;ordersv1b\x06proto3"
 
 var (
 	file_orders_v1_orders_proto_rawDescOnce sync.Once
