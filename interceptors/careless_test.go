@@ -28,7 +28,7 @@ type careless struct {
 	self   *grpc.ClientConn
 	shape  shape
 	answer func(error) error
-	seen   []error // what the handler got: of the thing itself, and of what it tried after mend
+	seen   chan []error // what the handler got: of the thing itself, and of what it tried after mend
 }
 
 func (c *careless) handle(ctx context.Context, recv, send func() error) error {
@@ -40,13 +40,14 @@ func (c *careless) handle(ctx context.Context, recv, send func() error) error {
 	}
 	c.wrong()
 	err := things[c.do]()
-	c.seen = []error{err}
+	seen := []error{err}
 	c.mend()
 	for _, f := range []func() error{recv, send} {
 		if f != nil {
-			c.seen = append(c.seen, f())
+			seen = append(seen, f())
 		}
 	}
+	c.seen <- seen // the client may know the end already
 	return c.answer(err)
 }
 
@@ -94,7 +95,7 @@ func TestCareless(t *testing.T) {
 		for name, answer := range answers {
 			attacktest.Run(&account, t, row.name+" refused, and the handler returns "+name, row.shapes, func(t *testing.T, s shape) {
 				m := newMesh(t)
-				c := &careless{do: row.do, shape: s, answer: answer}
+				c := &careless{do: row.do, shape: s, answer: answer, seen: make(chan []error, 1)}
 				c.wrong, c.mend = func() { m.clock.advance(row.later) }, func() { m.clock.advance(-row.later) }
 				c.self = m.dial(m.guard.DialOptions(svid.Expect(id("target")))...)
 				_, m.addr = m.serveAs(c, m.guard.ServerOptions()...)
@@ -110,7 +111,7 @@ func TestCareless(t *testing.T) {
 				if last := events[len(events)-1]; len(events) < 2 || !events[0].Allowed || last.Allowed || last.Reason != row.want {
 					t.Errorf("audit: %+v, want a call allowed and then refused for %s", events, row.want)
 				}
-				for _, err := range c.seen {
+				for _, err := range <-c.seen {
 					if reason(err) != row.want && !errors.Is(err, io.EOF) { // the client sends one message
 						t.Errorf("the handler got %v, want %s", err, row.want)
 					}

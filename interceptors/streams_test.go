@@ -56,7 +56,8 @@ func newBubble(t *testing.T, ttl time.Duration) *bubble {
 	b.partner.Federate(b.domain)
 	b.policy.p.Store(parsePolicy(t, document))
 	b.self = b.workload(b.domain, id("target"))
-	b.lis = bufconn.Listen(1 << 20)
+	lis := bufconn.Listen(1 << 20)
+	b.lis = lis
 	var src svid.Snapshotter = b.self
 	if ttl > 0 {
 		own, err := b.domain.Issue(id("target"))
@@ -67,7 +68,7 @@ func newBubble(t *testing.T, ttl time.Duration) *bubble {
 	}
 	srv := grpc.NewServer(b.guard(src, b.audit).ServerOptions()...)
 	grpc_testing.RegisterTestServiceServer(srv, &idle{b: b})
-	go func() { _ = srv.Serve(b.lis) }()
+	go func() { _ = srv.Serve(lis) }()
 	t.Cleanup(srv.Stop)
 	return b
 }
