@@ -31,10 +31,12 @@ type call struct {
 	headers map[string][]string // as received
 
 	metadata hop.Metadata
-	asserted *hop.Claims // to be originated
 	chain    *hop.Chain
-	path     []string // SPIFFE IDs of the chain's signers, if they are known
 	record   *mint.Record
+	// claims are those that are to be originated, or the chain's, and path is
+	// who signed it, both if they are at hand.
+	claims *hop.Claims
+	path   []string
 
 	// observed says that denials are not enforced; overlooked is the first that
 	// was not.
@@ -86,12 +88,12 @@ func (c *call) event() audit.Event {
 		Policy:  c.policy.Version(),
 		Observe: c.observed,
 	}
-	claims := c.asserted
+	claims := c.claims
 	switch {
 	case c.chain != nil:
-		claims, e.Proven, e.Path = c.chain.Claims(), true, c.path
-		if c.path == nil {
-			e.Path = signers(c.chain)
+		e.Proven, e.Path = true, c.path
+		if claims == nil {
+			claims, e.Path = c.chain.Claims(), signers(c.chain)
 		}
 	case claims == nil && !c.exempt: // what comes with an exempt call is nobody's word
 		claims = hop.UnverifiedClaims(c.metadata)

@@ -14,7 +14,7 @@ import (
 // inbound is a call that arrives at a server, and its context.Context: all that
 // the guard knows of a call is one allocation.
 type inbound struct {
-	context.Context //nolint:containedctx // it is one
+	context.Context
 	call
 	conn  *svid.Conn
 	proof *proof // nil: exempt, or overlooked
