@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 type client struct {
 	g     *Guard
 	creds *svid.Credentials
+	asks  atomic.Int32 // calls that are still to look for an offer of slots
 }
 
 // outbound is a call that leaves, and its context.Context.
@@ -33,6 +35,10 @@ type outbound struct {
 	call
 	// attempt is the connection of the last attempt to send it.
 	attempt atomic.Pointer[svid.Conn]
+
+	streams bool // slots are for unary calls, whose end tells that the server has read them
+	slots   [2]*hop.Slot
+	filler  *hop.Filler // of slots
 }
 
 type outboundKey struct{}
@@ -53,8 +59,19 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 	if req, err = out.check(ctx, req, fields.ClientSends); err != nil {
 		return out.refuse(ctx, err)
 	}
-	if err := invoke(out, method, req, reply, cc, opts...); err != nil {
+	var header metadata.MD
+	ask := c.asks.Load() > 0
+	if ask {
+		opts = append(slices.Clone(opts), grpc.Header(&header))
+	}
+	err = invoke(out, method, req, reply, cc, opts...)
+	out.over(err == nil)
+	if err != nil {
 		return err
+	}
+	if conn := out.attempt.Load(); ask && conn != nil {
+		c.asks.Add(-1)
+		c.sentOn(conn).learn(header)
 	}
 	if _, err := out.check(ctx, reply, fields.ClientReceives); err != nil {
 		empty(reply)
@@ -75,6 +92,7 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 	if err != nil {
 		return nil, err
 	}
+	out.streams = true
 	ctx, cancel := context.WithCancel(out)
 	cs, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
@@ -188,9 +206,10 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if err := out.record.Holder.Valid(); err != nil { // an attempt may come late
 		return nil, err
 	}
+	out.over(false) // an attempt before
 	now := c.g.cfg.Clock()
-	sent := sentOn(conn)
-	if md := sent.get(out.chain, out.method, now); md != nil {
+	sent := c.sentOn(conn)
+	if md := sent.again(out, now); md != nil {
 		return md, nil
 	}
 	m, err := out.chain.Sign(conn.Local(), hop.Handover{
@@ -203,7 +222,7 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if err != nil {
 		return nil, err
 	}
-	return sent.add(out.chain, out.method, now, m), nil
+	return sent.add(out, now, m), nil
 }
 
 // RequireTransportSecurity implements [credentials.PerRPCCredentials].

@@ -13,7 +13,7 @@ import (
 const MaxProofs = maxProofs
 
 // Proofs returns how many proofs a guard keeps.
-func Proofs(g *Guard) int { return int(g.kept.Load()) }
+func Proofs(g *Guard) int { return int(g.proofs.Load()) }
 
 // NewMessageCheck returns what a call of a tenant makes of the messages of a
 // type that it receives.
