@@ -72,16 +72,17 @@ func measure(ctx context.Context, e effort, log io.Writer) (_ *Report, err error
 	r := &Report{Machine: thisMachine()}
 	for i := range variants {
 		v := &variants[i]
-		if !e.only.MatchString(v.name) {
-			continue
-		}
-		if v.unbatched && !canUnbatch {
-			r.Skipped = append(r.Skipped, Skip{v.name, "signatures are not amortised yet, so there is nothing to compare with"})
-			continue
-		}
 		for _, n := range v.concurrency {
+			name := fmt.Sprintf("%s/%d", v.name, n)
+			if !e.only.MatchString(name) {
+				continue
+			}
+			if v.unbatched && !canUnbatch {
+				r.Skipped = append(r.Skipped, Skip{v.name, "signatures are not amortised yet, so there is nothing to compare with"})
+				continue
+			}
 			if err := b.variant(ctx, v, n, r); err != nil {
-				return nil, fmt.Errorf("%s, %d concurrent: %w", v.name, n, err)
+				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 		}
 	}

@@ -23,6 +23,9 @@ type Client struct {
 	key            *ecdsa.PrivateKey
 	wire           wire
 	floor, variant side
+	// clock is that of the variant's guard; paused is when it was measured last.
+	clock  clock
+	paused time.Time
 	// budget is how many calls of the variant are prepared for a slice.
 	budget  int
 	flooded []*grpc.ClientConn
@@ -45,16 +48,16 @@ const (
 // Setup connects to the server.
 func (c *Client) Setup(setup Setup, _ *struct{}) error {
 	ctx := context.Background()
-	c.setup, c.budget = setup, 8*setup.Concurrency
+	c.setup, c.budget, c.paused = setup, 8*setup.Concurrency, time.Now()
 	var err error
 	if c.key, err = parseKey(setup.TokenKey); err != nil {
 		return err
 	}
 	c.floor.addr, c.variant.addr = setup.FloorAddr, setup.VariantAddr
-	if c.variant.load, err = setup.load(ctx, setup.Load, minter{c.key}); err != nil {
+	if c.variant.load, err = setup.load(ctx, setup.Load, minter{c.key}, &c.clock); err != nil {
 		return err
 	}
-	if c.floor.load, err = setup.load(ctx, setup.Baseline, minter{c.key}); err != nil {
+	if c.floor.load, err = setup.load(ctx, setup.Baseline, minter{c.key}, &c.clock); err != nil {
 		return err
 	}
 	// The floor is called with the variant's identity.
@@ -123,6 +126,10 @@ func (c *Client) Run(in Slice, out *Measured) error {
 		return err
 	}
 	bytes := c.wire.bytes.Load()
+	if in.Variant {
+		c.clock.skip(time.Since(c.paused))
+		defer func() { c.paused = time.Now() }()
+	}
 	dry, err := s.run(c.setup.Concurrency, most, in.For, out)
 	if err != nil {
 		return err

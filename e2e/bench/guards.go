@@ -75,8 +75,8 @@ func (s *Setup) source(ctx context.Context, workload string) (*svid.Source, erro
 // canUnbatch says whether a guard can be told to sign each statement by itself.
 const canUnbatch = false
 
-// guard returns the guard of a workload.
-func (s *Setup) guard(ctx context.Context, workload string, sink audit.Sink) (*interceptors.Guard, error) {
+// guard returns the guard of a workload. A nil clock is the time.
+func (s *Setup) guard(ctx context.Context, workload string, sink audit.Sink, clock func() time.Time) (*interceptors.Guard, error) {
 	src, err := s.source(ctx, workload)
 	if err != nil {
 		return nil, err
@@ -89,7 +89,21 @@ func (s *Setup) guard(ctx context.Context, workload string, sink audit.Sink) (*i
 		// The one place where a guard without amortised signatures is made.
 		return nil, fmt.Errorf("%s: guards sign nothing together yet, so none can be told not to", workload)
 	}
-	return interceptors.New(interceptors.Config{Source: src, Policy: pol, Audit: sink, MaxConnectionAge: life})
+	return interceptors.New(interceptors.Config{Source: src, Policy: pol, Audit: sink, Clock: clock, MaxConnectionAge: life})
+}
+
+// clock goes only while the variant is measured, so that what a guard does every
+// few seconds is done as often as by a client that never pauses.
+type clock struct{ behind atomic.Int64 }
+
+// mostBehind is well below the age at which a server takes a hop for stale.
+const mostBehind = 30 * time.Second
+
+func (c *clock) now() time.Time { return time.Now().Add(-time.Duration(c.behind.Load())) }
+
+// skip takes out a pause, as far as that is allowed.
+func (c *clock) skip(pause time.Duration) {
+	c.behind.Store(min(c.behind.Load()+int64(pause), int64(mostBehind)))
 }
 
 // counter is an audit sink that counts.

@@ -27,14 +27,14 @@ type load struct {
 }
 
 // load returns what the setup names.
-func (s *Setup) load(ctx context.Context, name string, m minter) (*load, error) {
+func (s *Setup) load(ctx context.Context, name string, m minter, c *clock) (*load, error) {
 	switch name {
 	case "plain":
 		return plain(ctx), nil
 	case "plain-stream":
 		return streams(ctx, s.Concurrency), nil
 	case "warm", "warm-1000", "fresh", "stream":
-		return s.originated(ctx, name)
+		return s.originated(ctx, name, c)
 	case "forwarded-fresh":
 		return s.forwarded(ctx, 1, "gateway", "middle")
 	case "depth3-fresh":
@@ -96,8 +96,8 @@ func streams(ctx context.Context, n int) *load {
 
 // originated calls with claims that the caller originates: new ones for each
 // call, or some that are used again and again.
-func (s *Setup) originated(ctx context.Context, name string) (*load, error) {
-	g, err := s.guard(ctx, "gateway", &counter{})
+func (s *Setup) originated(ctx context.Context, name string, c *clock) (*load, error) {
+	g, err := s.guard(ctx, "gateway", &counter{}, c.now)
 	if err != nil {
 		return nil, err
 	}
@@ -122,9 +122,17 @@ func (s *Setup) originated(ctx context.Context, name string) (*load, error) {
 		l.guard = g
 		return l, nil
 	}
-	return &load{workload: "gateway", guard: g, call: func(cc *grpc.ClientConn, _, i int) error {
-		return call(contexts[i%len(contexts)], cc, methods[0])
-	}}, nil
+	return &load{
+		workload: "gateway",
+		guard:    g,
+		open: func(cc *grpc.ClientConn) (err error) { // each is known before anything is measured
+			for i := 0; i < len(contexts) && err == nil; i++ {
+				err = call(contexts[i], cc, methods[0])
+			}
+			return err
+		},
+		call: func(cc *grpc.ClientConn, _, i int) error { return call(contexts[i%len(contexts)], cc, methods[0]) },
+	}, nil
 }
 
 // forwarded calls with contexts that came along a path, each for share calls.

@@ -45,7 +45,7 @@ func drive(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	isShort := flags.Bool("short", false, "measure for about a minute: for a glance, not for figures to keep")
-	only := flags.String("only", "", "measure the variants whose names match this regular expression; one is called memory")
+	only := flags.String("only", "", "measure only what matches this regular expression, such as ^warm/32$, or memory")
 	asJSON := flags.Bool("json", false, "print JSON, not a table")
 	out := flags.String("out", "", "write the JSON to this file, too")
 	svg := flags.String("svg", "", "write a plot to this file")

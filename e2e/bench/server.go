@@ -66,7 +66,7 @@ func (s *Server) options(ctx context.Context, setup *Setup, src *svid.Source) ([
 				return nil, nil, err
 			}
 		}
-		g, err := setup.guard(ctx, "target", sink)
+		g, err := setup.guard(ctx, "target", sink, nil)
 		if err != nil {
 			return nil, nil, err
 		}

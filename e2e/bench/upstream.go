@@ -33,7 +33,7 @@ func newUpstream(ctx context.Context, setup *Setup, path ...string) (*upstream, 
 	handle := u.receive
 	var addr string
 	for i := len(path) - 1; i >= 0; i-- {
-		g, err := setup.guard(ctx, path[i], &counter{})
+		g, err := setup.guard(ctx, path[i], &counter{}, nil)
 		if err != nil {
 			return nil, err
 		}
