@@ -28,7 +28,7 @@ type effort struct {
 var (
 	whole = effort{pairs: 61, slice: 100 * time.Millisecond, contexts: 100_000, only: regexp.MustCompile("")}
 	// short takes about a minute.
-	short = effort{pairs: 9, slice: 50 * time.Millisecond, contexts: 15_000, only: whole.only}
+	short = effort{pairs: 7, slice: 40 * time.Millisecond, contexts: 15_000, only: whole.only}
 )
 
 // cryptoSlice is how long a signature, and a verification, is measured in each pair.

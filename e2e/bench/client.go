@@ -263,6 +263,9 @@ func (c *Client) Flood(in Flood, _ *struct{}) error {
 		return c.variant.call(c.flooded[i%in.Connections], worker, i)
 	}
 	s := side{load: &l}
-	_, err := s.run(c.setup.Concurrency, in.Contexts, 5*time.Minute, new(Measured))
+	all, err := s.run(c.setup.Concurrency, in.Contexts, 5*time.Minute, new(Measured))
+	if err == nil && !all {
+		err = errors.New("too slow to send them all")
+	}
 	return err
 }

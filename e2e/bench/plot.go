@@ -18,7 +18,7 @@ const (
 	plotLeft  = 250
 	plotRight = 860
 	rowHeight = 18
-	plotTop   = 56
+	plotTop   = 68
 )
 
 // plotRow is a variant in the plot.

@@ -73,7 +73,7 @@ func register(srv *grpc.Server, handle handler) {
 	echo := func(ctx context.Context, in any) (any, error) { return in, handle(ctx) }
 	for i, full := range methods {
 		desc.Methods = append(desc.Methods, grpc.MethodDesc{MethodName: fmt.Sprintf("Call%d", i),
-			Handler: func(srv any, ctx context.Context, decode func(any) error, around grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // gRPC's own order
+			Handler: func(srv any, ctx context.Context, decode func(any) error, around grpc.UnaryServerInterceptor) (any, error) {
 				in := new(wrapperspb.BytesValue)
 				if err := decode(in); err != nil {
 					return nil, err
