@@ -152,6 +152,33 @@ func (c *couple) slice(ctx context.Context, isVariant bool, d time.Duration) (m 
 	return m, nil
 }
 
+// pair measures a slice of the floor and one of the variant, in either order.
+func (c *couple) pair(ctx context.Context, variantFirst bool, d time.Duration) (p pair, err error) {
+	for _, isVariant := range []bool{variantFirst, !variantFirst} {
+		m, err := c.slice(ctx, isVariant, d)
+		if err != nil {
+			return p, err
+		}
+		if isVariant {
+			p.variant = m
+		} else {
+			p.floor = m
+		}
+	}
+	return p, nil
+}
+
+// crypto returns the time of a signature at the client and of a verification at
+// the server.
+func (c *couple) crypto(ctx context.Context) (time.Duration, error) {
+	var sign, verify time.Duration
+	if err := c.client.ask(ctx, "Sign", cryptoSlice, &sign); err != nil {
+		return 0, err
+	}
+	err := c.server.ask(ctx, "Verify", cryptoSlice, &verify)
+	return sign + verify, err
+}
+
 // limit is how long the processes of one variant may live.
 const limit = 10 * time.Minute
 
@@ -165,47 +192,27 @@ func (b *bench) variant(ctx context.Context, v *variant, concurrency int, r *Rep
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
 	var pairs []pair
-	var bounds []float64 // in multiples of the floor
+	var bounded []float64 // multiples of what can not be less
 	for i := -1; i < b.pairs; i++ {
-		var p pair
-		sides := []bool{false, true}
-		if i%2 == 0 {
-			sides = []bool{true, false}
-		}
-		for _, isVariant := range sides {
-			m, err := c.slice(ctx, isVariant, b.slice)
-			if err != nil {
-				return err
-			}
-			if isVariant {
-				p.variant = m
-			} else {
-				p.floor = m
-			}
+		p, err := c.pair(ctx, i%2 == 0, b.slice)
+		if err != nil {
+			return err
 		}
 		if i < 0 { // to warm up
 			continue
 		}
 		pairs = append(pairs, p)
-		if v.name != "fresh" || concurrency != 1 {
-			continue
+		if v.name == "fresh" && concurrency == 1 {
+			crypto, err := c.crypto(ctx)
+			if err != nil {
+				return err
+			}
+			bounded = append(bounded, p.variant.time()/float64(p.floor.PerCall+crypto))
 		}
-		var sign, verify time.Duration
-		if err := c.client.ask(ctx, "Sign", cryptoSlice, &sign); err != nil {
-			return err
-		}
-		if err := c.server.ask(ctx, "Verify", cryptoSlice, &verify); err != nil {
-			return err
-		}
-		bounds = append(bounds, float64(p.floor.PerCall+sign+verify))
 	}
 	r.add(v, concurrency, pairs)
-	if bounds != nil {
-		ratios := make([]float64, len(pairs))
-		for i, p := range pairs {
-			ratios[i] = p.variant.time() / bounds[i]
-		}
-		r.figure(boundFigure, 1, median(ratios))
+	if bounded != nil {
+		r.figure(boundFigure, 1, median(bounded))
 	}
 	if v.load == "depth3-warm" && concurrency == 1 {
 		var bytes float64
