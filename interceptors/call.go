@@ -33,6 +33,7 @@ type call struct {
 	metadata hop.Metadata
 	asserted *hop.Claims // to be originated
 	chain    *hop.Chain
+	path     []string // SPIFFE IDs of the chain's signers, if they are known
 	record   *mint.Record
 
 	// observed says that denials are not enforced; overlooked is the first that
@@ -88,9 +89,9 @@ func (c *call) event() audit.Event {
 	claims := c.asserted
 	switch {
 	case c.chain != nil:
-		claims, e.Proven = c.chain.Claims(), true
-		for _, s := range c.chain.Path() {
-			e.Path = append(e.Path, s.Signer.String())
+		claims, e.Proven, e.Path = c.chain.Claims(), true, c.path
+		if c.path == nil {
+			e.Path = signers(c.chain)
 		}
 	case claims == nil && !c.exempt: // what comes with an exempt call is nobody's word
 		claims = hop.UnverifiedClaims(c.metadata)
@@ -100,6 +101,14 @@ func (c *call) event() audit.Event {
 	}
 	e.Claimed = claimed.Tenants(c.headers, e.Tenant)
 	return e
+}
+
+// signers returns the SPIFFE IDs of a chain's signers.
+func signers(chain *hop.Chain) (ids []string) {
+	for _, s := range chain.Path() {
+		ids = append(ids, s.Signer.String())
+	}
+	return ids
 }
 
 // allow records that c is allowed, or that a denial of it is overlooked. If that

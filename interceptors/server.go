@@ -146,7 +146,7 @@ func (s *server) authorize(c *inbound) error {
 		}
 		return err
 	}
-	c.proof, c.chain = p, p.chain
+	c.proof, c.chain, c.path = p, p.chain, p.path
 	d, err := c.decide(is.policy, now)
 	if err != nil && !c.overlook(err) {
 		return err
