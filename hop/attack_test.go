@@ -274,7 +274,7 @@ var h2 = []attack{
 		c.sign(2)
 	}, want: tenant.SignatureInvalid, hop: 0, proof: true},
 	{name: "H2 claims at index 1", call: calls, do: func(_ testing.TB, c *capture) {
-		c.change(1, func(s *pb.Statement) { s.Claims = claimsToProto(goodClaims()) })
+		c.change(1, func(s *pb.Statement) { s.Claims = c.statement(0).Claims })
 	}, want: tenant.ChainBroken, hop: 1},
 	{name: "H2 no claims at index 0", call: calls, do: func(_ testing.TB, c *capture) {
 		c.change(0, func(s *pb.Statement) { s.Claims = nil })
@@ -342,7 +342,7 @@ var h3 = []attack{
 	}, want: tenant.ScopeWidened, hop: 2},
 	{name: "H3 the tenant changed in the middle", call: calls, do: func(_ testing.TB, c *capture) {
 		c.change(2, func(s *pb.Statement) {
-			s.Claims = claimsToProto(goodClaims())
+			s.Claims = c.statement(0).Claims
 			s.Claims.Tctx.Tenant = "globex"
 		})
 	}, want: tenant.ChainBroken, hop: 2},
@@ -505,7 +505,7 @@ func tree(f func(*pb.Hop)) func(testing.TB, *capture) {
 func pssSignature(opts *rsa.PSSOptions) func(testing.TB, *capture) {
 	return signature(1, func(_ *capture, h *pb.Hop) []byte {
 		digest := opts.Hash.New()
-		digest.Write(signedBytes(Call, h.Statement))
+		digest.Write(signedAlone(Call, h.Statement))
 		return must(rsa.SignPSS(rand.Reader, rsaKey(), opts.Hash, digest.Sum(nil), opts))
 	})
 }
@@ -521,7 +521,7 @@ var h6 = []attack{
 		return append(h.Signature[:48:48], s.Sub(elliptic.P384().Params().N, s).FillBytes(make([]byte, 48))...)
 	}), want: tenant.SignatureMalformed, hop: 1, proof: true},
 	{name: "H6 DER where P1363 is due", call: calls, do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		digest := sha256.Sum256(signedBytes(Call, h.Statement))
+		digest := sha256.Sum256(signedAlone(Call, h.Statement))
 		return must(c.by[1].PrivateKey.Sign(rand.Reader, digest[:], crypto.SHA256))
 	}), want: tenant.SignatureMalformed, hop: 1, proof: true},
 	{name: "H6 a byte short", call: calls, do: signature(1, func(_ *capture, h *pb.Hop) []byte {
@@ -547,20 +547,20 @@ var h6 = []attack{
 		return bytes.Clone(c.hops.Hops[0].Signature)
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a P-384 signature under a P-256 key", call: calls, do: signature(1, func(_ *capture, h *pb.Hop) []byte {
-		return must(sign(p384(), Call, h.Statement))
+		return must(sign(p384(), signedAlone(Call, h.Statement)))
 	}), want: tenant.SignatureMalformed, hop: 1, proof: true},
 	{name: "H6 SHA-384 under a P-256 key", call: calls, do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		digest := sha512.Sum384(signedBytes(Call, h.Statement))
+		digest := sha512.Sum384(signedAlone(Call, h.Statement))
 		r, s := rs(c, digest[:])
 		return p1363(r, s, elliptic.P256().Params().N, 32)
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 SHA-256 under a P-384 key", call: withKey(p384), do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		digest := sha256.Sum256(signedBytes(Call, h.Statement))
+		digest := sha256.Sum256(signedAlone(Call, h.Statement))
 		r, s := rs(c, digest[:])
 		return p1363(r, s, elliptic.P384().Params().N, 48)
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 PKCS#1 v1.5", call: withKey(rsa2048), do: signature(1, func(_ *capture, h *pb.Hop) []byte {
-		digest := sha256.Sum256(signedBytes(Call, h.Statement))
+		digest := sha256.Sum256(signedAlone(Call, h.Statement))
 		return must(rsa.SignPKCS1v15(rand.Reader, rsaKey(), crypto.SHA256, digest[:]))
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 PSS with a salt of another length", call: withKey(rsa2048),
@@ -571,25 +571,25 @@ var h6 = []attack{
 		return h.Signature[1:]
 	}), want: tenant.SignatureMalformed, hop: 1, proof: true},
 	{name: "H6 a signature under the prefix of a message", call: calls, do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		return must(sign(c.by[1].PrivateKey, Message, h.Statement))
+		return must(sign(c.by[1].PrivateKey, signedAlone(Message, h.Statement)))
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature under the prefix of a grant", call: calls, do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		return must(sign(c.by[1].PrivateKey, Grant, h.Statement))
+		return must(sign(c.by[1].PrivateKey, signedAlone(Grant, h.Statement)))
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature over the statement alone", call: calls, do: over(func(statement []byte) []byte {
 		return statement
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature over the root alone", call: calls, do: over(func(statement []byte) []byte {
-		return signedBytes(Call, statement)[len(prefixes[Call])+4:]
+		return signedAlone(Call, statement)[len(prefixes[Call])+4:]
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature over a tree of two", call: calls, do: over(func(statement []byte) []byte {
-		b := signedBytes(Call, statement)
+		b := signedAlone(Call, statement)
 		binary.BigEndian.PutUint32(b[len(prefixes[Call]):], 2)
 		return b
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature over the statement taken for a node", call: calls, do: over(func(statement []byte) []byte {
 		node := sha256.Sum256(append([]byte{1}, statement...))
-		return append(signedBytes(Call, statement)[:len(prefixes[Call])+4], node[:]...)
+		return append(signedAlone(Call, statement)[:len(prefixes[Call])+4], node[:]...)
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a JWS signature", call: calls, do: over(func(statement []byte) []byte {
 		enc := base64.RawURLEncoding
@@ -766,7 +766,7 @@ var h7 = func() []attack {
 			}
 		}},
 		{"a bit to spare", calls, -1, func(_ testing.TB, c *capture) {
-			for len(encodeText(c.hops))%4 == 0 {
+			for len(toText(c.hops))%4 == 0 {
 				c.change(0, func(s *pb.Statement) { s.Claims.Sub += "x" })
 			}
 			c.text = func(m *Metadata) { m.Hops = m.Hops[:len(m.Hops)-1] + string(next(m.Hops[len(m.Hops)-1])) }

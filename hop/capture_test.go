@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -104,10 +106,10 @@ func send(t testing.TB, claims *Claims, path []*x509svid.SVID, change func(i int
 		}
 		if i == len(path)-2 {
 			c := &capture{hops: new(pb.HopChain), certs: new(pb.CertificateChains), by: path[:i+1], want: want}
-			if err := decodeText(m.Hops, c.hops); err != nil {
+			if err := fromText(m.Hops, c.hops); err != nil {
 				t.Fatalf("hops: %v", err)
 			}
-			if err := decodeText(m.Certs, c.certs); err != nil {
+			if err := fromText(m.Certs, c.certs); err != nil {
 				t.Fatalf("certs: %v", err)
 			}
 			return c
@@ -121,7 +123,7 @@ func send(t testing.TB, claims *Claims, path []*x509svid.SVID, change func(i int
 // metadata returns the capture as it is on the wire.
 func (c *capture) metadata(t testing.TB) Metadata {
 	t.Helper()
-	m := Metadata{Hops: encodeText(c.hops), Certs: encodeText(c.certs)}
+	m := Metadata{Hops: toText(c.hops), Certs: toText(c.certs)}
 	if c.text != nil {
 		c.text(&m)
 	}
@@ -136,14 +138,19 @@ func (c *capture) verify(t testing.TB) (*Chain, error) {
 // last returns the index of the last hop.
 func (c *capture) last() int { return len(c.hops.Hops) - 1 }
 
-// edit changes statement i and nothing else: no signature, and no prev.
-func (c *capture) edit(i int, f func(*pb.Statement)) {
+func (c *capture) statement(i int) *pb.Statement {
 	s := new(pb.Statement)
 	if err := proto.Unmarshal(c.hops.Hops[i].Statement, s); err != nil {
 		panic(err)
 	}
+	return s
+}
+
+// edit changes statement i and nothing else: no signature, and no prev.
+func (c *capture) edit(i int, f func(*pb.Statement)) {
+	s := c.statement(i)
 	f(s)
-	c.hops.Hops[i].Statement = must(proto.MarshalOptions{Deterministic: true}.Marshal(s))
+	c.hops.Hops[i].Statement = canonical(s)
 }
 
 // sign signs statement i anew, with the key of its signer.
@@ -151,7 +158,7 @@ func (c *capture) sign(i int) {
 	h := c.hops.Hops[i]
 	s := new(pb.Statement)
 	_ = proto.Unmarshal(h.Statement, s) // attacks have statements that are none
-	signature, err := sign(c.by[i].PrivateKey, Kind(s.Kind), h.Statement)
+	signature, err := sign(c.by[i].PrivateKey, signedAlone(Kind(s.Kind), h.Statement))
 	if err != nil { // attacks have keys that cannot sign
 		signature = make([]byte, 64)
 	}
@@ -208,4 +215,37 @@ func certificateChain(certs []*x509.Certificate) *pb.CertificateChain {
 		m.Certificates = append(m.Certificates, c.Raw)
 	}
 	return m
+}
+
+// The reference for what wire.go does by hand: protobuf-go, in the encoding that
+// SPEC.md, section 4, calls canonical.
+
+func canonical(m proto.Message) []byte {
+	return must(proto.MarshalOptions{Deterministic: true}.Marshal(m))
+}
+
+// readCanonical fails for bytes that are not the canonical encoding of what they hold.
+func readCanonical(b []byte, m proto.Message) error {
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, m); err != nil {
+		return err
+	}
+	if !bytes.Equal(canonical(m), b) {
+		return errors.New("not canonical")
+	}
+	return nil
+}
+
+func toText(m proto.Message) string { return base64.RawURLEncoding.EncodeToString(canonical(m)) }
+
+func fromText(text string, m proto.Message) error {
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return err
+	}
+	return readCanonical(b, m)
+}
+
+// signedAlone returns what is signed for a tree of one.
+func signedAlone(kind Kind, statement []byte) []byte {
+	return signedBytes(kind, 1, sha256.Sum256(append([]byte{0}, statement...)))
 }

@@ -148,7 +148,7 @@ func FuzzParseStatement(f *testing.F) {
 	statements := vectorStatements(f)
 	for _, g := range seeds(f) {
 		m := new(pb.HopChain)
-		if err := decodeText(g.Hops, m); err != nil {
+		if err := fromText(g.Hops, m); err != nil {
 			f.Fatal(err)
 		}
 		for _, h := range m.Hops {

@@ -358,7 +358,7 @@ func TestSignedBytes(t *testing.T) {
 		Call: "tenantmesh-v1-call\x00", Message: "tenantmesh-v1-message\x00", Grant: "tenantmesh-v1-grant\x00",
 	} {
 		want := prefix + "\x00\x00\x00\x01" + string(leaf[:])
-		if got := string(signedBytes(kind, []byte("statement"))); got != want {
+		if got := string(signedAlone(kind, []byte("statement"))); got != want {
 			t.Errorf("%s: %q, want %q", kind, got, want)
 		}
 	}
@@ -368,11 +368,11 @@ func TestSignedBytes(t *testing.T) {
 func TestSignIsLowS(t *testing.T) {
 	for _, key := range []crypto.Signer{newKey(elliptic.P256()), p384()} {
 		for range 32 {
-			signature, err := sign(key, Call, []byte("statement"))
+			signature, err := sign(key, signedAlone(Call, []byte("statement")))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := verify(key.Public(), Call, []byte("statement"), signature); err != nil {
+			if err := verify(key.Public(), signedAlone(Call, []byte("statement")), signature); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -474,7 +474,7 @@ func TestVerifyRefusesKeys(t *testing.T) {
 	for name, pub := range map[string]crypto.PublicKey{
 		"Ed25519": edKey, "P-224": newKey(elliptic.P224()).Public(), "RSA 1024": must(rsa.GenerateKey(rand.Reader, 1024)).Public(), "none": nil,
 	} {
-		if err := verify(pub, Call, []byte("statement"), nil); tenant.ReasonOf(err) != tenant.KeyUnsupported {
+		if err := verify(pub, nil, nil); tenant.ReasonOf(err) != tenant.KeyUnsupported {
 			t.Errorf("H6 %s: %v, want %s", name, err, tenant.KeyUnsupported)
 		}
 	}

@@ -1,0 +1,473 @@
+package hop
+
+import (
+	"crypto/x509"
+	"encoding/base64"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/tenantmesh/tenantmesh/internal/leaf"
+	"github.com/tenantmesh/tenantmesh/tenant"
+)
+
+// The messages of proto/tenantmesh/v1/hop.proto, read and written by hand: a
+// chain is parsed for each call, and reflection took three quarters of that.
+// Readers take any encoding; that it is the canonical one is found by writing
+// again what was read (encodes).
+
+// appendVarint appends a field, unless it is 0.
+func appendVarint(b []byte, n protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.VarintType), v)
+}
+
+// appendBytes appends a field, unless it is empty.
+func appendBytes[T string | []byte](b []byte, n protowire.Number, v T) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	return appendElement(b, n, v)
+}
+
+// appendElement appends one of a repeated field, empty or not.
+func appendElement[T string | []byte](b []byte, n protowire.Number, v T) []byte {
+	b = protowire.AppendTag(b, n, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(len(v)))
+	return append(b, v...)
+}
+
+func appendStrings(b []byte, n protowire.Number, values []string) []byte {
+	for _, v := range values {
+		b = appendElement(b, n, v)
+	}
+	return b
+}
+
+// appendMessage appends a message, empty or not, which body writes.
+func appendMessage(b []byte, n protowire.Number, body func([]byte) []byte) []byte {
+	b = protowire.AppendTag(b, n, protowire.BytesType)
+	at := len(b)
+	b = body(b)
+	var length [5]byte
+	return slices.Insert(b, at, protowire.AppendVarint(length[:0], uint64(len(b)-at))...)
+}
+
+// fields calls f with each field of a message: its number, and its value, of which
+// the other form is zero. It reports whether the message has nothing but fields
+// that f knows.
+func fields(m string, f func(n protowire.Number, v uint64, s string) bool) bool {
+	varint := func() (v uint64, ok bool) {
+		v, size := protowire.ConsumeVarint([]byte(m[:min(len(m), 10)]))
+		if size < 0 {
+			return 0, false
+		}
+		m = m[size:]
+		return v, true
+	}
+	for m != "" {
+		tag, ok := varint()
+		if !ok {
+			return false
+		}
+		v, ok := varint()
+		if !ok {
+			return false
+		}
+		s := ""
+		switch n, t := protowire.DecodeTag(tag); t {
+		case protowire.VarintType:
+			ok = f(n, v, s)
+		case protowire.BytesType:
+			if v > uint64(len(m)) {
+				return false
+			}
+			s, m = m[:v], m[v:]
+			ok = f(n, 0, s)
+		default:
+			return false
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// append appends the encoding of s.
+func (s *Statement) append(b []byte) []byte {
+	b = appendVarint(b, 1, Version)
+	b = appendVarint(b, 2, uint64(s.Kind))  //nolint:gosec // an enum is extended by its sign
+	b = appendVarint(b, 3, uint64(s.Index)) //nolint:gosec // check bounds it
+	if s.Index > 0 {
+		b = appendElement(b, 4, s.Prev[:])
+	}
+	b = appendElement(b, 5, s.Signer[:])
+	b = appendBytes(b, 6, s.Audience)
+	b = appendBytes(b, 7, s.Target)
+	if s.Kind != Grant {
+		b = appendElement(b, 8, s.Binding[:])
+	}
+	b = appendVarint(b, 9, seconds(s.IssuedAt))
+	b = appendVarint(b, 10, seconds(s.Expires))
+	b = appendElement(b, 11, s.TokenID[:])
+	if s.Claims != nil {
+		b = appendMessage(b, 12, s.Claims.append)
+	}
+	if s.Narrowing != nil {
+		b = appendMessage(b, 13, s.Narrowing.append)
+	}
+	return b
+}
+
+func (n *Narrowing) append(b []byte) []byte {
+	for i, set := range [][]string{n.Scopes, n.Methods} {
+		if set != nil {
+			b = appendMessage(b, protowire.Number(i+1), func(b []byte) []byte { return appendStrings(b, 1, set) })
+		}
+	}
+	return b
+}
+
+func (c *Claims) append(b []byte) []byte {
+	b = appendBytes(b, 1, c.Transaction)
+	b = appendBytes(b, 2, c.Subject)
+	b = appendBytes(b, 3, c.Issuer)
+	b = appendStrings(b, 4, c.Scopes)
+	b = appendMessage(b, 5, func(b []byte) []byte {
+		b = appendBytes(b, 1, c.Tenant.String())
+		b = appendBytes(b, 2, c.TenantUID)
+		b = appendVarint(b, 3, uint64(c.Classification))
+		return appendAttributes(b, 4, c.Attributes)
+	})
+	if len(c.Request) > 0 {
+		b = appendMessage(b, 6, func(b []byte) []byte { return appendAttributes(b, 1, c.Request) })
+	}
+	b = appendVarint(b, 7, seconds(c.IssuedAt))
+	b = appendVarint(b, 8, seconds(c.Expires))
+	if p := c.Parent; p != nil {
+		b = appendMessage(b, 9, func(b []byte) []byte { return appendElement(appendBytes(b, 1, p.Transaction), 2, p.Statement[:]) })
+	}
+	if c.Elevation != "" {
+		b = appendMessage(b, 10, func(b []byte) []byte { return appendBytes(b, 1, c.Elevation) })
+	}
+	return b
+}
+
+func appendAttributes(b []byte, n protowire.Number, attributes map[string]string) []byte {
+	if len(attributes) == 0 {
+		return b
+	}
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		b = appendMessage(b, n, func(b []byte) []byte { return appendBytes(appendBytes(b, 1, name), 2, attributes[name]) })
+	}
+	return b
+}
+
+// parseStatement is [ParseStatement]; the statement's strings are parts of m.
+func parseStatement(m string) (*Statement, error) {
+	s := new(Statement)
+	var version uint32
+	var prev, signer, binding, jti, claims string
+	hasClaims := false
+	ok := fields(m, func(n protowire.Number, v uint64, text string) (ok bool) {
+		ok = true
+		switch n {
+		case 1:
+			version = uint32(v) //nolint:gosec // what is lost is missed when it is written again
+		case 2:
+			s.Kind = Kind(v) //nolint:gosec // as above
+		case 3:
+			s.Index = int(uint32(v)) //nolint:gosec // as above
+		case 4:
+			prev = text
+		case 5:
+			signer = text
+		case 6:
+			s.Audience = text
+		case 7:
+			s.Target = text
+		case 8:
+			binding = text
+		case 9:
+			s.IssuedAt = fromSeconds(v)
+		case 10:
+			s.Expires = fromSeconds(v)
+		case 11:
+			jti = text
+		case 12:
+			claims, hasClaims = text, true
+		case 13:
+			s.Narrowing, ok = parseNarrowing(text)
+		default:
+			ok = false
+		}
+		return ok
+	})
+	if !ok {
+		return nil, malformed("not a statement")
+	}
+	if version != Version {
+		return nil, tenant.Deny(tenant.VersionUnsupported, "statement of version %d", version)
+	}
+	if (s.Index == 0) != (prev == "") {
+		return nil, tenant.Deny(tenant.ChainBroken, "prev stands everywhere but at index 0")
+	}
+	if !fill(s.Signer[:], signer) || !fill(s.TokenID[:], jti) ||
+		prev != "" && !fill(s.Prev[:], prev) || binding != "" && !fill(s.Binding[:], binding) {
+		return nil, malformed("a hash, binding or jti of the wrong size")
+	}
+	if hasClaims {
+		var err error
+		if s.Claims, err = parseClaims(claims); err != nil {
+			return nil, err
+		}
+	}
+	if !encodes(s.append, m) {
+		return nil, malformed("not the canonical encoding of a statement")
+	}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func parseNarrowing(m string) (*Narrowing, bool) {
+	narrowing := new(Narrowing)
+	ok := fields(m, func(n protowire.Number, _ uint64, text string) (ok bool) {
+		switch n {
+		case 1:
+			narrowing.Scopes, ok = parseStrings(text)
+		case 2:
+			narrowing.Methods, ok = parseStrings(text)
+		}
+		return ok
+	})
+	return narrowing, ok
+}
+
+// parseStrings reads a message of nothing but strings, which may be none.
+func parseStrings(m string) ([]string, bool) {
+	values := []string{}
+	ok := fields(m, func(n protowire.Number, _ uint64, text string) bool {
+		values = append(values, text)
+		return n == 1
+	})
+	return values, ok
+}
+
+func parseClaims(m string) (*Claims, error) {
+	c := new(Claims)
+	var id string
+	ok := fields(m, func(n protowire.Number, v uint64, text string) (ok bool) {
+		ok = true
+		switch n {
+		case 1:
+			c.Transaction = text
+		case 2:
+			c.Subject = text
+		case 3:
+			c.Issuer = text
+		case 4:
+			c.Scopes = append(c.Scopes, text)
+		case 5:
+			id, ok = c.parseTenant(text)
+		case 6:
+			c.Request = make(map[string]string)
+			ok = fields(text, func(n protowire.Number, _ uint64, text string) bool { return n == 1 && parseAttribute(text, c.Request) })
+		case 7:
+			c.IssuedAt = fromSeconds(v)
+		case 8:
+			c.Expires = fromSeconds(v)
+		case 9:
+			c.Parent = new(Parent)
+			ok = c.Parent.parse(text)
+		case 10:
+			ok = fields(text, func(n protowire.Number, _ uint64, text string) bool {
+				c.Elevation = text
+				return n == 1
+			})
+		default:
+			ok = false
+		}
+		return ok
+	})
+	if !ok {
+		return nil, malformed("not claims")
+	}
+	var err error
+	if c.Tenant, err = tenant.ParseID(id); err != nil {
+		return nil, malformed("the tenant is not a tenant ID: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Claims) parseTenant(m string) (id string, ok bool) {
+	ok = fields(m, func(n protowire.Number, v uint64, text string) bool {
+		switch n {
+		case 1:
+			id = text
+		case 2:
+			c.TenantUID = text
+		case 3:
+			c.Classification = uint32(v) //nolint:gosec // what is lost is missed when it is written again
+		case 4:
+			if c.Attributes == nil {
+				c.Attributes = make(map[string]string)
+			}
+			return parseAttribute(text, c.Attributes)
+		default:
+			return false
+		}
+		return true
+	})
+	return id, ok
+}
+
+func parseAttribute(m string, into map[string]string) bool {
+	var name, value string
+	ok := fields(m, func(n protowire.Number, _ uint64, text string) bool {
+		if n == 1 {
+			name = text
+		} else {
+			value = text
+		}
+		return n <= 2
+	})
+	into[name] = value
+	return ok
+}
+
+func (p *Parent) parse(m string) bool {
+	return fields(m, func(n protowire.Number, _ uint64, text string) bool {
+		if n == 1 {
+			p.Transaction = text
+			return true
+		}
+		return n == 2 && fill(p.Statement[:], text)
+	})
+}
+
+// sealed is a Hop message: a statement as it was signed, and its proof.
+type sealed struct {
+	encoded     string // the statement
+	signature   string
+	size, index uint32   // of the tree, and in it
+	path        []string // from the leaf's sibling to the root
+}
+
+func (h *sealed) append(b []byte) []byte {
+	b = appendBytes(b, 1, h.encoded)
+	b = appendBytes(b, 2, h.signature)
+	b = appendVarint(b, 3, uint64(h.size))
+	b = appendVarint(b, 4, uint64(h.index))
+	return appendStrings(b, 5, h.path)
+}
+
+func (h *sealed) parse(m string) bool {
+	return fields(m, func(n protowire.Number, v uint64, text string) bool {
+		switch n {
+		case 1:
+			h.encoded = text
+		case 2:
+			h.signature = text
+		case 3:
+			h.size = uint32(v) //nolint:gosec // what is lost is missed when it is written again
+		case 4:
+			h.index = uint32(v) //nolint:gosec // as above
+		case 5:
+			h.path = append(h.path, text)
+		default:
+			return false
+		}
+		return true
+	})
+}
+
+// parseHops reads a HopChain.
+func parseHops(m string) ([]sealed, error) {
+	var hops []sealed
+	ok := fields(m, func(n protowire.Number, _ uint64, text string) bool {
+		hops = append(hops, sealed{})
+		return n == 1 && hops[len(hops)-1].parse(text)
+	})
+	if !ok || !encodes(func(b []byte) []byte {
+		for i := range hops {
+			b = appendMessage(b, 1, hops[i].append)
+		}
+		return b
+	}, m) {
+		return nil, malformed("not the canonical encoding of a hop chain")
+	}
+	return hops, nil
+}
+
+// derChain is a CertificateChain message.
+type derChain struct {
+	encoding string
+	ders     []string
+}
+
+// parseChains reads CertificateChains.
+func parseChains(m string) ([]derChain, error) {
+	var chains []derChain
+	ok := fields(m, func(n protowire.Number, _ uint64, text string) bool {
+		ders, ok := parseStrings(text)
+		chains = append(chains, derChain{text, ders})
+		return ok && n == 1
+	})
+	if !ok || !encodes(func(b []byte) []byte {
+		for _, c := range chains {
+			b = appendMessage(b, 1, func(b []byte) []byte { return appendStrings(b, 1, c.ders) })
+		}
+		return b
+	}, m) {
+		return nil, malformed("not the canonical encoding of certificates")
+	}
+	return chains, nil
+}
+
+func (c derChain) parse() ([]*x509.Certificate, error) {
+	if n := len(c.ders); n == 0 || n > 1+leaf.MaxIntermediates {
+		return nil, tenant.Deny(tenant.CertificateUnexpected, "a leaf and at most %d intermediates, not %d certificates", leaf.MaxIntermediates, n)
+	}
+	var certs []*x509.Certificate
+	for _, der := range c.ders {
+		cert, err := x509.ParseCertificate([]byte(der)) // fails for trailing bytes too
+		if err != nil {
+			return nil, malformed("certificate: %w", err)
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
+}
+
+// encodes reports whether append writes m.
+func encodes(append func([]byte) []byte, m string) bool {
+	return string(append(make([]byte, 0, len(m)+16))) == m
+}
+
+var base64url = base64.RawURLEncoding.Strict()
+
+// encodeText and decodeText turn a message into the value of a metadata key
+// and back: unpadded base64url (RFC 4648, section 5) with no bits to spare.
+func encodeText(b []byte) string { return base64url.EncodeToString(b) }
+
+func decodeText(text string) (string, error) {
+	b, err := base64url.DecodeString(text)
+	// The decoder passes over line ends, hence the length.
+	if err != nil || base64url.EncodedLen(len(b)) != len(text) {
+		return "", malformed("not unpadded base64url")
+	}
+	return string(b), nil
+}
+
+// fill copies src to dst, and reports whether it has exactly dst's size.
+func fill(dst []byte, src string) bool { return copy(dst, src) == len(dst) && len(src) == len(dst) }
+
+func seconds(t time.Time) uint64     { return uint64(t.Unix()) } //nolint:gosec // isWindow bounds it
+func fromSeconds(s uint64) time.Time { return time.Unix(int64(min(s, maxSeconds+1)), 0).UTC() }
