@@ -45,7 +45,7 @@ func (c Chain) GoString() string { return "hop.Chain{" + c.String() + "}" }
 
 // signed is one verified hop.
 type signed struct {
-	*sealed
+	sealed
 	root      hash // of its tree
 	statement *Statement
 	by        *signer

@@ -119,11 +119,9 @@ func parse(text string, cache *Cache) (*Chain, error) {
 	if len(hops) > MaxHops {
 		return nil, tenant.Deny(tenant.ChainTooLong, "%d hops, at most %d are allowed", len(hops), MaxHops)
 	}
-	c := &Chain{hops: make([]signed, len(hops)), sent: m}
 	for i := range hops {
-		h := &c.hops[i]
-		h.sealed = &hops[i]
-		s, err := cache.parse(h.sealed, i == len(hops)-1)
+		h := &hops[i]
+		s, err := cache.parse(&h.sealed, i == len(hops)-1)
 		if err != nil {
 			return nil, atHop(err, i)
 		}
@@ -137,14 +135,14 @@ func parse(text string, cache *Cache) (*Chain, error) {
 		if i > 0 && s.Prev != hops[i-1].sum() {
 			return nil, tenant.Deny(tenant.ChainBroken, "prev is not the statement before").AtHop(i)
 		}
-		for _, before := range c.hops[:i] {
+		for _, before := range hops[:i] {
 			if before.statement.TokenID == s.TokenID {
 				return nil, tenant.Deny(tenant.TokenIDRepeated, "a jti of an earlier hop").AtHop(i)
 			}
 		}
 		h.statement = s
 	}
-	return c, nil
+	return &Chain{hops: hops, sent: m}, nil
 }
 
 // checkLast checks that the last hop was made by this peer, for this workload,

@@ -3,7 +3,6 @@ package hop
 import (
 	"crypto/x509"
 	"encoding/base64"
-	"maps"
 	"slices"
 	"time"
 
@@ -159,10 +158,12 @@ func (c *Claims) append(b []byte) []byte {
 }
 
 func appendAttributes(b []byte, n protowire.Number, attributes map[string]string) []byte {
-	if len(attributes) == 0 {
-		return b
+	names := make([]string, 0, 16) // on the stack, if they are no more
+	for name := range attributes {
+		names = append(names, name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+	slices.Sort(names)
+	for _, name := range names {
 		b = appendMessage(b, n, func(b []byte) []byte { return appendBytes(appendBytes(b, 1, name), 2, attributes[name]) })
 	}
 	return b
@@ -389,10 +390,10 @@ func (h *sealed) parse(m string) bool {
 }
 
 // parseHops reads a HopChain.
-func parseHops(m string) ([]sealed, error) {
-	var hops []sealed
+func parseHops(m string) ([]signed, error) {
+	var hops []signed
 	ok := fields(m, func(n protowire.Number, _ uint64, text string) bool {
-		hops = append(hops, sealed{})
+		hops = append(hops, signed{})
 		return n == 1 && hops[len(hops)-1].parse(text)
 	})
 	if !ok || !encodes(func(b []byte) []byte {

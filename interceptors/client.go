@@ -53,6 +53,7 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 	if req, err = out.check(ctx, req, fields.ClientSends); err != nil {
 		return out.refuse(ctx, err)
 	}
+	defer c.g.signers.enter()()
 	if err := invoke(out, method, req, reply, cc, opts...); err != nil {
 		return err
 	}
@@ -75,6 +76,7 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 	if err != nil {
 		return nil, err
 	}
+	defer c.g.signers.enter()()
 	ctx, cancel := context.WithCancel(out)
 	cs, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
@@ -160,6 +162,9 @@ func (c *client) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 		return nil, credentialStatus(out.refuse(ctx, tenant.Deny(tenant.Internal, "the call did not pass the guard's interceptors")))
 	}
 	md, err := c.sign(ctx, out)
+	if ctx.Err() != nil { // it may have ended while the statement waited
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
 	if err != nil {
 		return nil, credentialStatus(out.refuse(ctx, err))
 	}
@@ -193,7 +198,7 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if md := sent.get(out.chain, out.method, now); md != nil {
 		return md, nil
 	}
-	m, err := out.chain.Sign(conn.Local(), hop.Handover{
+	m, err := c.g.signers.of(conn.Local()).Sign(ctx, out.chain, hop.Handover{
 		Kind:     hop.Call,
 		Audience: conn.PeerID().String(),
 		Target:   out.method,

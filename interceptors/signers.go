@@ -1,0 +1,51 @@
+package interceptors
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/tenantmesh/tenantmesh/hop"
+)
+
+// maxSigners is how many SVIDs a guard keeps a signer for: the current one, and
+// those that connections still present since.
+const maxSigners = 8
+
+// signers are those of the SVIDs that connections present.
+type signers struct {
+	maxBatch int
+	calls    atomic.Int64 // under way: a stream until it is open
+
+	mu sync.Mutex
+	m  map[*x509svid.SVID]*hop.Signer
+}
+
+// of returns the signer of an SVID: the same for all connections that present it, so
+// that their statements share signatures.
+func (s *signers) of(own *x509svid.SVID) *hop.Signer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if signer := s.m[own]; signer != nil {
+		return signer
+	}
+	for old := range s.m {
+		if len(s.m) < maxSigners {
+			break
+		}
+		delete(s.m, old) // any; who signs with it now goes on
+	}
+	if s.m == nil {
+		s.m = make(map[*x509svid.SVID]*hop.Signer)
+	}
+	signer := &hop.Signer{SVID: own, MaxBatch: s.maxBatch, Busy: func() bool { return s.calls.Load() > 1 }}
+	s.m[own] = signer
+	return signer
+}
+
+// enter counts a call, until what it returns is called.
+func (s *signers) enter() (leave func()) {
+	s.calls.Add(1)
+	return func() { s.calls.Add(-1) }
+}
