@@ -34,7 +34,7 @@ func BenchmarkSign(b *testing.B) {
 	}
 	to := Handover{Kind: Call, Audience: p[3].ID.String(), Target: methodOf(p[3]), Binding: [32]byte{1}, Now: noon}
 	for _, v := range []struct {
-		name            string
+		name           string
 		callers, batch int
 	}{{"alone", 1, 0}, {"32 callers", 32, 0}, {"32 callers, unbatched", 32, 1}} {
 		b.Run(v.name, func(b *testing.B) {

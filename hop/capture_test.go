@@ -6,11 +6,15 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/protobuf/proto"
 
@@ -69,6 +73,10 @@ type capture struct {
 	by    []*x509svid.SVID // the signer of each hop
 	want  Expected
 	text  func(*Metadata) // changes the metadata values, if set
+	// warm remembers what was verified of the capture before, with a generation for
+	// each of the bundles.
+	warm        Cache
+	generations []x509bundle.Source
 }
 
 // send hands the claims from each workload of the path to the next, all of
@@ -130,9 +138,35 @@ func (c *capture) metadata(t testing.TB) Metadata {
 	return m
 }
 
+// verify verifies without a cache, and with one. H9: the answers are the same.
 func (c *capture) verify(t testing.TB) (*Chain, error) {
 	t.Helper()
-	return Verify(c.metadata(t), c.want)
+	chain, cold := Verify(c.metadata(t), c.want)
+	want := c.want
+	want.Cache = &c.warm
+	if want.Generation = uint64(slices.Index(c.generations, want.Bundles) + 1); want.Generation == 0 {
+		c.generations = append(c.generations, want.Bundles)
+		want.Generation = uint64(len(c.generations))
+	}
+	for range 2 {
+		again, warm := Verify(c.metadata(t), want)
+		if fmt.Sprint(cold) != fmt.Sprint(warm) {
+			t.Errorf("H9 with a cache: %v, without one: %v", warm, cold)
+		}
+		if diff := cmp.Diff(chain, again, cmp.Comparer(sameChain)); diff != "" {
+			t.Errorf("H9 with a cache another chain is verified: %s", diff)
+		}
+	}
+	return chain, cold
+}
+
+// sameChain reports whether two chains say and allow the same.
+func sameChain(a, b *Chain) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return cmp.Equal(a.Claims(), b.Claims(), equateIDs) && slices.Equal(a.Scopes(), b.Scopes()) && slices.Equal(a.Path(), b.Path()) &&
+		a.Until().Equal(b.Until()) && a.sent == b.sent && a.certs() == b.certs() && *a.Origin() == *b.Origin()
 }
 
 // last returns the index of the last hop.
@@ -163,6 +197,22 @@ func (c *capture) sign(i int) {
 		signature = make([]byte, 64)
 	}
 	h.Signature = signature
+}
+
+// grow signs hop i with the key of another as a leaf of a tree of a kind.
+func (c *capture) grow(i, by int, kind Kind, index, size int) {
+	h := c.hops.Hops[i]
+	statements := make([]string, size)
+	for j := range statements {
+		statements[j] = fmt.Sprintf("statement %d of hop %d", j, i)
+	}
+	statements[index] = string(h.Statement)
+	b, hops := planted(statements)
+	h.TreeSize, h.LeafIndex, h.InclusionPath = uint32(size), uint32(index), nil
+	for _, sibling := range hops[index].path {
+		h.InclusionPath = append(h.InclusionPath, []byte(sibling))
+	}
+	h.Signature = must(sign(c.by[by].PrivateKey, signedBytes(kind, h.TreeSize, b.tree.root())))
 }
 
 // relink sets prev of the hops after i.
@@ -248,4 +298,39 @@ func fromText(text string, m proto.Message) error {
 // signedAlone returns what is signed for a tree of one.
 func signedAlone(kind Kind, statement []byte) []byte {
 	return signedBytes(kind, 1, sha256.Sum256(append([]byte{0}, statement...)))
+}
+
+// batches returns n calls over so many hops that differ in their last, whose
+// statements were signed size at a time.
+func batches(t testing.TB, depth, size, n int) (calls []Metadata, want Expected) {
+	t.Helper()
+	p := path(names[:depth+1]...)
+	chain, err := Begin(goodClaims())
+	if depth > 1 {
+		chain, err = send(t, goodClaims(), p[:depth], nil).verify(t)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, callee := p[depth-1], p[depth]
+	to := Handover{Kind: Call, Audience: callee.ID.String(), Target: methodOf(callee), Binding: [32]byte{1}, Now: noon}
+	for len(calls) < n {
+		b := new(batch)
+		var hops []*sealed
+		for range min(size, n-len(calls)) {
+			h := &sealed{encoded: string(must(must(chain.next(signer, to)).Marshal()))}
+			hops = append(hops, h)
+			b.leaves = append(b.leaves, leafHash(h.encoded))
+		}
+		if b.sign(signer.PrivateKey, Call); b.err != nil {
+			t.Fatal(b.err)
+		}
+		for i, h := range hops {
+			b.seal(h, i)
+			calls = append(calls, chain.encode(h))
+		}
+	}
+	return calls, Expected{
+		Kind: Call, Peer: signer.Certificates, Self: callee.ID, Target: to.Target, Binding: to.Binding, Bundles: root().bundles(), Now: noon,
+	}
 }
