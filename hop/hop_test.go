@@ -107,11 +107,18 @@ func TestLeastClaims(t *testing.T) {
 func TestSize(t *testing.T) {
 	claims := goodClaims()
 	claims.Attributes, claims.Request, claims.Parent, claims.Elevation = nil, nil, nil, ""
-	m := send(t, claims, path("gateway", "orders", "inventory", "stock"), nil).metadata(t)
+	c := send(t, claims, path("gateway", "orders", "inventory", "stock"), nil)
+	m := c.metadata(t)
 	if len(m.Hops) > 1536 {
 		t.Errorf("three hops take %d bytes", len(m.Hops))
 	}
 	t.Logf("three hops: %d bytes, and %d bytes of certificates", len(m.Hops), len(m.Certs))
+	for size, most := range map[int]int{2: 48, 8: 140, 32: 231, 256: 368} { // SPEC.md, section 5
+		c.grow(2, 2, Call, size-1, size)
+		if n := len(c.metadata(t).Hops) - len(m.Hops); n > most {
+			t.Errorf("a place among %d takes %d bytes, more than %d", size, n, most)
+		}
+	}
 }
 
 // Fractions of seconds have no place on the wire.
@@ -300,6 +307,31 @@ func TestValid(t *testing.T) {
 			t.Errorf("the zero Chain prints as %q", got)
 		}
 	})
+}
+
+// Timely asks of a chain what Verify asks of times.
+func TestTimely(t *testing.T) {
+	c := calls(t)
+	chain, err := c.verify(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		at   time.Duration
+		want tenant.Reason
+	}{
+		{0, ""}, {Freshness, ""}, {-Skew, ""},
+		{Freshness + time.Second, tenant.ContextStale}, {-Skew - time.Second, tenant.ContextNotYetValid}, {5 * time.Minute, tenant.ContextExpired},
+	} {
+		c.want.Now = noon.Add(tt.at)
+		_, err := c.verify(t)
+		if got := chain.Timely(c.want.Now); tenant.ReasonOf(got) != tt.want || fmt.Sprint(got) != fmt.Sprint(err) {
+			t.Errorf("%s: %v, and Verify %v; want %q", tt.at, got, err, tt.want)
+		}
+	}
+	if err := new(Chain).Timely(noon); tenant.ReasonOf(err) != tenant.ContextMissing {
+		t.Errorf("the zero Chain: %v, want %s", err, tenant.ContextMissing)
+	}
 }
 
 // The parent of what is derived from a chain is its last statement.

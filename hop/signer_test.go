@@ -341,6 +341,21 @@ func TestSignPathTooLong(t *testing.T) {
 	})
 }
 
+// Who gets the turn when the others have signed leaves it to the next.
+func TestSignLate(t *testing.T) {
+	r := newRig(t)
+	q := &queue{turn: make(chan struct{}, 1)}
+	b, _ := q.join(hash{}, 1)
+	close(b.done)
+	q.turn <- struct{}{}
+	r.lead(q, b, Call) // the key would wait
+	select {
+	case q.turn <- struct{}{}:
+	default:
+		t.Error("the turn was not passed on")
+	}
+}
+
 // Under -race: many callers at once, all of whose statements verify.
 func TestSignConcurrently(t *testing.T) {
 	r := newRig(t)

@@ -69,28 +69,19 @@ func fields(m string, f func(n protowire.Number, v uint64, s string) bool) bool 
 		return v, true
 	}
 	for m != "" {
-		tag, ok := varint()
-		if !ok {
-			return false
-		}
+		tag, hasTag := varint()
 		v, ok := varint()
-		if !ok {
-			return false
-		}
 		s := ""
-		switch n, t := protowire.DecodeTag(tag); t {
-		case protowire.VarintType:
-			ok = f(n, v, s)
-		case protowire.BytesType:
-			if v > uint64(len(m)) {
-				return false
-			}
-			s, m = m[:v], m[v:]
-			ok = f(n, 0, s)
-		default:
+		n, t := protowire.DecodeTag(tag)
+		switch {
+		case !hasTag || !ok:
+			return false
+		case t == protowire.BytesType && v <= uint64(len(m)):
+			s, m, v = m[:v], m[v:], 0
+		case t != protowire.VarintType:
 			return false
 		}
-		if !ok {
+		if !f(n, v, s) {
 			return false
 		}
 	}
