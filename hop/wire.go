@@ -438,9 +438,9 @@ func (c derChain) parse() ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// encodes reports whether append writes m.
-func encodes(append func([]byte) []byte, m string) bool {
-	return string(append(make([]byte, 0, len(m)+16))) == m
+// encodes reports whether write appends m.
+func encodes(write func([]byte) []byte, m string) bool {
+	return string(write(make([]byte, 0, len(m)+16))) == m
 }
 
 var base64url = base64.RawURLEncoding.Strict()
