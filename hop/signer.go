@@ -67,27 +67,33 @@ func (s *Signer) Sign(ctx context.Context, c *Chain, to Handover) (Metadata, err
 	if err != nil {
 		return Metadata{}, err
 	}
-	h := &sealed{encoded: string(b)}
-	if s.MaxBatch != 1 {
-		if err := s.together(ctx, next.Kind, h); err != nil {
-			return Metadata{}, err
-		}
-		if m := c.encode(h); m.checkSize() == nil {
-			return m, nil
-		}
+	h, seal := &sealed{encoded: string(b)}, s.together
+	if s.MaxBatch == 1 {
+		seal = s.alone
 	}
-	if h.size != 1 { // not signed yet, or with a path that is too long
-		one := &batch{leaves: []hash{leafHash(h.encoded)}}
-		if one.sign(s.SVID.PrivateKey, next.Kind); one.err != nil {
-			return Metadata{}, one.err
-		}
-		one.seal(h, 0)
+	if err := seal(ctx, next.Kind, h); err != nil {
+		return Metadata{}, err
 	}
 	m := c.encode(h)
+	if len(h.path) > 0 && m.checkSize() != nil { // its place among the others is too much
+		if err := s.alone(ctx, next.Kind, h); err != nil {
+			return Metadata{}, err
+		}
+		m = c.encode(h)
+	}
 	if err := m.checkSize(); err != nil {
 		return Metadata{}, err
 	}
 	return m, nil
+}
+
+// alone seals a statement with a signature of its own.
+func (s *Signer) alone(_ context.Context, kind Kind, h *sealed) error {
+	b := &batch{leaves: []hash{leafHash(h.encoded)}}
+	if b.sign(s.SVID.PrivateKey, kind); b.err == nil {
+		b.seal(h, 0)
+	}
+	return b.err
 }
 
 // together seals a statement with those that wait, or are about to come.

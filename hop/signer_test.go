@@ -328,15 +328,23 @@ func TestSignPathTooLong(t *testing.T) {
 			r.chain = chain
 		}
 		first := r.sign(t.Context(), 1)
-		others := r.sign(t.Context(), 2)
-		for range 4 { // the first, the two together, each of the two
+		others := r.sign(t.Context(), 3)
+		for range 4 { // the first, the three together, each of two
 			r.let(nothing)
 		}
+		good := r.key.Signer
+		r.let(func() { r.key.Signer = brokenKey{good, nil, errors.New("no key")} }) // the third
 		r.verified(t, <-first)
-		for range 2 {
-			if n := r.verified(t, <-others); n != 1 {
+		var failed int
+		for range 3 {
+			if o := <-others; tenant.ReasonOf(o.err) == tenant.Internal {
+				failed++
+			} else if n := r.verified(t, o); n != 1 {
 				t.Errorf("a tree of %d", n)
 			}
+		}
+		if failed != 1 {
+			t.Errorf("%d failed, want the one that the key failed for", failed)
 		}
 	})
 }

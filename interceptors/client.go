@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -162,8 +163,8 @@ func (c *client) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 		return nil, credentialStatus(out.refuse(ctx, tenant.Deny(tenant.Internal, "the call did not pass the guard's interceptors")))
 	}
 	md, err := c.sign(ctx, out)
-	if ctx.Err() != nil { // it may have ended while the statement waited
-		return nil, status.FromContextError(ctx.Err()).Err()
+	if err != nil && errors.Is(err, ctx.Err()) { // it ended while the statement waited for its signature
+		return nil, status.FromContextError(err).Err()
 	}
 	if err != nil {
 		return nil, credentialStatus(out.refuse(ctx, err))
