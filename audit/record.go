@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/tenant"
@@ -74,7 +75,48 @@ func (r Recorder) record(ctx context.Context, e Event) (decisionID string, err e
 	if r.Sink == nil {
 		return e.DecisionID, errors.New("no sink")
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	return e.DecisionID, r.Sink.Record(ctx, e)
+	p := &patience{values: context.WithoutCancel(ctx), until: time.Now().Add(recordTimeout)}
+	defer p.end()
+	return e.DecisionID, r.Sink.Record(p, e)
 }
+
+// patience is what [context.WithDeadline] would make of values, made once a
+// sink waits for its end: most do not.
+type patience struct {
+	values context.Context
+	until  time.Time
+
+	mu     sync.Mutex
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func (p *patience) made() context.Context {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx == nil {
+		p.ctx, p.cancel = context.WithDeadline(p.values, p.until)
+	}
+	return p.ctx
+}
+
+// end ends it, though a sink may hold on to it.
+func (p *patience) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx == nil {
+		p.ctx, p.cancel = ended, func() {}
+	}
+	p.cancel()
+}
+
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+func (p *patience) Deadline() (time.Time, bool) { return p.until, true }
+func (p *patience) Done() <-chan struct{}       { return p.made().Done() }
+func (p *patience) Err() error                  { return p.made().Err() }
+func (p *patience) Value(key any) any           { return p.values.Value(key) }

@@ -31,9 +31,12 @@ type call struct {
 	headers map[string][]string // as received
 
 	metadata hop.Metadata
-	asserted *hop.Claims // to be originated
 	chain    *hop.Chain
 	record   *mint.Record
+	// claims are those that are to be originated, or the chain's, and path is
+	// who signed it, both if they are at hand.
+	claims *hop.Claims
+	path   []string
 
 	// observed says that denials are not enforced; overlooked is the first that
 	// was not.
@@ -85,12 +88,12 @@ func (c *call) event() audit.Event {
 		Policy:  c.policy.Version(),
 		Observe: c.observed,
 	}
-	claims := c.asserted
+	claims := c.claims
 	switch {
 	case c.chain != nil:
-		claims, e.Proven = c.chain.Claims(), true
-		for _, s := range c.chain.Path() {
-			e.Path = append(e.Path, s.Signer.String())
+		e.Proven, e.Path = true, c.path
+		if claims == nil {
+			claims, e.Path = c.chain.Claims(), signers(c.chain)
 		}
 	case claims == nil && !c.exempt: // what comes with an exempt call is nobody's word
 		claims = hop.UnverifiedClaims(c.metadata)
@@ -100,6 +103,14 @@ func (c *call) event() audit.Event {
 	}
 	e.Claimed = claimed.Tenants(c.headers, e.Tenant)
 	return e
+}
+
+// signers returns the SPIFFE IDs of a chain's signers.
+func signers(chain *hop.Chain) (ids []string) {
+	for _, s := range chain.Path() {
+		ids = append(ids, s.Signer.String())
+	}
+	return ids
 }
 
 // allow records that c is allowed, or that a denial of it is overlooked. If that

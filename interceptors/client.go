@@ -30,7 +30,7 @@ type client struct {
 
 // outbound is a call that leaves, and its context.Context.
 type outbound struct {
-	context.Context //nolint:containedctx // it is one
+	context.Context
 	call
 	// attempt is the connection of the last attempt to send it.
 	attempt atomic.Pointer[svid.Conn]
@@ -218,7 +218,7 @@ func (c *client) RequireTransportSecurity() bool { return true }
 // clientStream is [serverStream] at the other end.
 type clientStream struct {
 	grpc.ClientStream
-	ctx    context.Context //nolint:containedctx // Context of a ClientStream ends gRPC's retries
+	ctx    context.Context // Context of a ClientStream ends gRPC's retries
 	out    *outbound
 	one    bool // one message comes back
 	cancel context.CancelFunc

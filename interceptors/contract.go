@@ -27,7 +27,7 @@ var noContract contract
 // contract returns that of a method. It is compiled once.
 func (g *Guard) contract(method string) *contract {
 	if c, ok := g.contracts.Load(method); ok {
-		return c.(*contract) //nolint:forcetypeassert // nothing else is stored
+		return c.(*contract) //nolint:errcheck // nothing else is stored
 	}
 	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(name)

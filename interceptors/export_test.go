@@ -12,6 +12,9 @@ import (
 // MaxProofs is how many proofs are kept of a connection.
 const MaxProofs = maxProofs
 
+// Proofs returns how many proofs a guard keeps.
+func Proofs(g *Guard) int { return int(g.kept.Load()) }
+
 // NewMessageCheck returns what a call of a tenant makes of the messages of a
 // type that it receives.
 func NewMessageCheck(m proto.Message, tenant string, classification uint32) (func(proto.Message) error, error) {

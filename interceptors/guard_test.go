@@ -489,7 +489,11 @@ func TestReasonTable(t *testing.T) {
 		if want := inSpec[d[1]]; want != names[code] {
 			t.Errorf("%s: SPEC.md has %q, the code %s", d[1], want, names[code])
 		}
-		if code != codes.NotFound && interceptors.ReasonOf(err) != tenant.Reason(d[1]) {
+		if code == codes.NotFound {
+			if st := status.Convert(err); st.Message() != "not found" || len(st.Details()) != 0 {
+				t.Errorf("D4 %s shows: %v %v", d[1], st, st.Details())
+			}
+		} else if interceptors.ReasonOf(err) != tenant.Reason(d[1]) {
 			t.Errorf("%s does not survive as a status: %v", d[1], err)
 		}
 	}

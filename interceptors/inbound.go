@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tenantmesh/tenantmesh/audit"
-	"github.com/tenantmesh/tenantmesh/internal/claimed"
 	"github.com/tenantmesh/tenantmesh/internal/mint"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
@@ -16,7 +14,7 @@ import (
 // inbound is a call that arrives at a server, and its context.Context: all that
 // the guard knows of a call is one allocation.
 type inbound struct {
-	context.Context //nolint:containedctx // it is one
+	context.Context
 	call
 	conn  *svid.Conn
 	proof *proof // nil: exempt, or overlooked
@@ -49,19 +47,6 @@ func (c *inbound) Value(key any) any {
 		return c.record
 	}
 	return c.Context.Value(key)
-}
-
-// allow is [call.allow], from what is known already.
-func (c *inbound) allow(ctx context.Context) error {
-	if c.proof == nil || c.overlooked != nil {
-		return c.call.allow(ctx)
-	}
-	claims := c.proof.question.Claims
-	return c.g.audit.Allow(ctx, audit.Event{
-		Point: c.point, Peer: c.peer, Method: c.method, Rule: c.rule, Policy: c.policy.Version(), Observe: c.observed,
-		Proven: true, Path: c.proof.path, Tenant: claims.Tenant.String(), Subject: claims.Subject, Transaction: claims.Transaction,
-		Claimed: claimed.Tenants(c.headers, claims.Tenant.String()),
-	})
 }
 
 // state is what decisions are made by, besides time.

@@ -64,6 +64,7 @@ func isObservable(r tenant.Reason) bool {
 	case tenant.PeerUnauthenticated, tenant.SVIDMalformed, tenant.SVIDExpired, tenant.SVIDUntrusted, tenant.KeyUnsupported,
 		tenant.ServerUnexpected, tenant.MetadataAmbiguous, tenant.MetadataTooLarge, tenant.Internal:
 		return false
+	default:
+		return codeOf(r) != codes.Unavailable
 	}
-	return codeOf(r) != codes.Unavailable
 }

@@ -106,6 +106,14 @@ func TestObserve(t *testing.T) {
 		_, err := stranger.GetOrder(ctx, in)
 		s.refused(err, tenant.PolicyUnavailable)
 	})
+	t.Run("P6 another authorizer that is down", func(t *testing.T) {
+		s := &shop{mesh: s.mesh}
+		s.restart(observe(shoppb.ShopService_GetOrder_FullMethodName), func(cfg *interceptors.Config) {
+			cfg.Authorizer = authorizer(func(context.Context, *policy.Call) error { return tenant.Deny(tenant.PolicyUnavailable, "down") })
+		})
+		_, err := s.careless(0, "orders.read").GetOrder(ctx, in)
+		s.refused(err, tenant.PolicyUnavailable)
+	})
 	t.Run("after the date", func(t *testing.T) {
 		s := &shop{mesh: s.mesh}
 		s.restart(func(cfg *interceptors.Config) {

@@ -68,7 +68,7 @@ type origination struct {
 }
 
 func (o *origination) begin(ctx context.Context, claims *hop.Claims, prepare func() error) (context.Context, error) {
-	c := &call{g: o.g, point: audit.Originate, asserted: claims}
+	c := &call{g: o.g, point: audit.Originate, claims: claims}
 	o.call = c
 	err := o.originate(claims, c, prepare)
 	if err == nil {
@@ -94,6 +94,7 @@ func (o *origination) originate(claims *hop.Claims, c *call, prepare func() erro
 
 	o.claims = claims.Clone()
 	claims = o.claims
+	c.claims = claims
 	slices.Sort(claims.Scopes)
 	claims.Scopes = slices.Compact(claims.Scopes)
 	if claims.Transaction == "" {

@@ -34,12 +34,9 @@ type said struct {
 }
 
 func newProof(chain *hop.Chain, generation uint64, method string, declared *policy.Declared) *proof {
-	p := &proof{chain: chain, question: policy.Call{
+	p := &proof{chain: chain, path: signers(chain), question: policy.Call{
 		Method: method, Declared: declared, Path: chain.Path(), Claims: chain.Claims(), Scopes: chain.Scopes(),
 	}}
-	for _, s := range p.question.Path {
-		p.path = append(p.path, s.Signer.String())
-	}
 	p.generation.Store(generation)
 	return p
 }

@@ -146,7 +146,7 @@ func (s *server) authorize(c *inbound) error {
 		}
 		return err
 	}
-	c.proof, c.chain = p, p.chain
+	c.proof, c.chain, c.claims, c.path = p, p.chain, p.question.Claims, p.path
 	d, err := c.decide(is.policy, now)
 	if err != nil && !c.overlook(err) {
 		return err
@@ -263,7 +263,7 @@ func (s *server) unknown(_ any, ss grpc.ServerStream) error {
 type serverStream struct {
 	grpc.ServerStream
 	*inbound
-	ctx    context.Context //nolint:containedctx // grpc.ServerStream is how streams carry theirs
+	ctx    context.Context // grpc.ServerStream is how streams carry theirs
 	writer statusWriter
 }
 

@@ -179,7 +179,7 @@ func (sizes) EstimateSize(element cost.AstNode) *cost.SizeEstimate {
 // EstimateCallCost implements [cost.Estimator].
 func (sizes) EstimateCallCost(_, overload string, _ *cost.AstNode, _ []cost.AstNode) *cost.CallEstimate {
 	if strings.HasSuffix(overload, "_with_tz") {
-		return &cost.CallEstimate{CostEstimate: cost.CostEstimate{Min: zoneCost, Max: zoneCost}}
+		return &cost.CallEstimate{CostEstimate: cost.FixedCostEstimate(zoneCost)}
 	}
 	return nil
 }

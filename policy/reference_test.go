@@ -653,7 +653,7 @@ func (d drawer) policy() *refPolicy {
 		w.publishes, w.consumes = d.maybe(refQueues...), d.maybe(refQueues...)
 		if !d.odds(4) {
 			w.originate = &refOriginate{
-				scopes: d.most(refPatterns...), from: d.maybe(domains...), classification: uint32(3 - d.n(3)), //nolint:gosec // small
+				scopes: d.most(refPatterns...), from: d.maybe(domains...), classification: uint32(3 - d.n(3)),
 				maxTTL: []time.Duration{0, time.Minute, time.Hour, time.Hour}[d.n(4)],
 			}
 			if d.odds(3) {
@@ -671,7 +671,7 @@ func (d drawer) policy() *refPolicy {
 		} else {
 			r.callers, r.named = !d.odds(4), d.most(allowed...)
 			if d.odds(3) {
-				r.scopes, r.classification = d.maybe("r.read", "r.write"), uint32(d.n(3)) //nolint:gosec // small
+				r.scopes, r.classification = d.maybe("r.read", "r.write"), uint32(d.n(3))
 			}
 			if d.odds(3) {
 				r.when = &refConditions[d.n(len(refConditions))]
@@ -744,7 +744,7 @@ func (d drawer) question(p *refPolicy) *question {
 	id := mustTenant(d.of(refTenants...))
 	q.claims = &hop.Claims{
 		Tenant: id, TenantUID: uidOf(id.String()), Subject: d.of("ann", "u:bob", "x", "bob"), Issuer: d.of("", "", "", "", "i1", "i2", "i3"),
-		Scopes: d.most("r.read", "r.write"), Classification: uint32(d.n(4)), //nolint:gosec // small
+		Scopes: d.most("r.read", "r.write"), Classification: uint32(d.n(4)),
 		IssuedAt: now.Add(-time.Second), Expires: now.Add([]time.Duration{time.Second, 30 * time.Second, 4 * time.Minute, 4 * time.Minute, 20 * time.Minute, 2 * time.Hour, -time.Second}[d.n(7)]),
 	}
 	q.scopes = d.most(q.claims.Scopes...)

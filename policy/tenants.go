@@ -84,16 +84,16 @@ type slot struct {
 }
 
 func newTable(words int) table {
-	return table{maphash.MakeSeed(), make([]slot, 2<<bits.Len(uint(words)))} //nolint:gosec // not negative
+	return table{maphash.MakeSeed(), make([]slot, 2<<bits.Len(uint(words)))}
 }
 
 // find returns the slot of a word, or the free one where it belongs, and the
 // tag that it has there.
 func (t *table) find(text, word string) (*slot, uint16) {
 	hash := maphash.String(t.seed, word)
-	tag := uint16(hash >> 48) //nolint:gosec // it has 16 bits
+	tag := uint16(hash >> 48)
 	for i := hash; ; i++ {
-		s := &t.slots[i&uint64(len(t.slots)-1)]
+		s := &t.slots[i&uint64(len(t.slots)-1)] //nolint:gosec // it has slots
 		if s.next == 0 || s.tag == tag && begins(text[s.next-1:], word) {
 			return s, tag
 		}
@@ -204,7 +204,7 @@ func (l *loader) readTenants(name text) string {
 func (l *tenantLoader) addList() {
 	count, begin := 0, 0
 	for n := 1; len(l.errs) <= maxErrors; n++ {
-		at := pos{line{n: uint32(n), in: inTenants}, 1} //nolint:gosec // MaxTenantsFile bounds it
+		at := pos{line{n: uint32(n), in: inTenants}, 1}
 		row, _, ended := strings.Cut(l.rows[begin:l.list], "\n")
 		next := begin + len(row) + len("\n")
 		if total, last := strings.CutPrefix(row, "end: "); last {

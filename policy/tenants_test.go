@@ -211,7 +211,7 @@ func TestTable(t *testing.T) {
 		if s.next > 0 {
 			t.Fatalf("%s is there", w)
 		}
-		*s = slot{next: uint32(at + 1), tag: tag} //nolint:gosec // it is short
+		*s = slot{next: uint32(at + 1), tag: tag}
 		at += len(w) + 1
 	}
 	for _, w := range words {

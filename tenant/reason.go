@@ -246,8 +246,7 @@ func (e *Error) Is(target error) bool {
 
 // ReasonOf returns the reason in err's chain, or "" where there is none.
 func ReasonOf(err error) Reason {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Reason
 	}
 	return ""

@@ -20,11 +20,11 @@ func unknownIn(m func(c *call) proto.Message) func(*call) {
 
 // hopsText and certsText change a metadata value.
 func hopsText(f func(string) any) func(*call) {
-	return func(c *call) { c.text = func(hops, _ *any) { *hops = f((*hops).(string)) } } //nolint:errcheck,forcetypeassert // text is a string
+	return func(c *call) { c.text = func(hops, _ *any) { *hops = f((*hops).(string)) } } //nolint:errcheck // text is a string
 }
 
 func certsText(f func(string) any) func(*call) {
-	return func(c *call) { c.text = func(_, certs *any) { *certs = f((*certs).(string)) } } //nolint:errcheck,forcetypeassert // text is a string
+	return func(c *call) { c.text = func(_, certs *any) { *certs = f((*certs).(string)) } } //nolint:errcheck // text is a string
 }
 
 // rawHop changes the encoding of the last field of HopChain, which is hop 2.
@@ -112,13 +112,13 @@ var budgets = []chain{
 	}, "CHAIN_TOO_LONG", -1},
 	{"H8", "A byte over budget.", "three-hops", func(c *call) {
 		c.text = func(hops, certs *any) {
-			n := len((*hops).(string)) + len((*certs).(string)) //nolint:errcheck,forcetypeassert // texts are strings
+			n := len((*hops).(string)) + len((*certs).(string)) //nolint:errcheck // texts are strings
 			*hops = []any{[]any{*hops, 1}, []any{"A", 7169 - n}}
 		}
 	}, "METADATA_TOO_LARGE", -1},
 	{"H8", "Certificates a byte over budget.", "three-hops", func(c *call) {
 		c.text = func(hops, certs *any) {
-			n := len((*hops).(string)) + len((*certs).(string)) //nolint:errcheck,forcetypeassert // texts are strings
+			n := len((*hops).(string)) + len((*certs).(string)) //nolint:errcheck // texts are strings
 			*certs = []any{[]any{*certs, 1}, []any{"A", 7169 - n}}
 		}
 	}, "METADATA_TOO_LARGE", -1},

@@ -23,7 +23,7 @@ func signature(f func(c *call, h *pb.Hop) []byte) func(*call) {
 // rs replaces the numbers of hop 1's signature; nil keeps one.
 func rs(change func(r, s, n *big.Int)) func(*call) {
 	return signature(func(c *call, h *pb.Hop) []byte {
-		curve := c.by[1].key.(*ecdsa.PrivateKey).Curve //nolint:errcheck,forcetypeassert // the base has such a key
+		curve := c.by[1].key.(*ecdsa.PrivateKey).Curve //nolint:errcheck // the base has such a key
 		half := len(h.Signature) / 2
 		r, s := new(big.Int).SetBytes(h.Signature[:half]), new(big.Int).SetBytes(h.Signature[half:])
 		change(r, s, curve.Params().N)
@@ -39,7 +39,7 @@ func over(message func(statement []byte) []byte) func(*call) {
 // hashed signs the profile's bytes with another hash.
 func hashed(hash crypto.Hash) func(*call) {
 	return signature(func(c *call, h *pb.Hop) []byte {
-		key := c.by[1].key.(*ecdsa.PrivateKey) //nolint:errcheck,forcetypeassert // the base has such a key
+		key := c.by[1].key.(*ecdsa.PrivateKey) //nolint:errcheck // the base has such a key
 		r, s := ecdsaSign(key, hash, signedBytes(pb.Kind_KIND_CALL, h.Statement))
 		return p1363(key.Curve, r, s)
 	})

@@ -206,17 +206,17 @@ const unavailable = "POLICY_UNAVAILABLE"
 
 // edit changes the document; entries of a list by the value of one of their members.
 func edit(change func(doc object)) func(object) {
-	return func(in object) { change(in["policy"].(object)) } //nolint:forcetypeassert // policyQuestion makes it one
+	return func(in object) { change(in["policy"].(object)) } //nolint:errcheck // policyQuestion makes it one
 }
 
 func entry(doc object, list, key, value string) object {
-	entries := doc[list].([]object) //nolint:forcetypeassert // policyDocument makes it one
+	entries := doc[list].([]object) //nolint:errcheck // policyDocument makes it one
 	i := slices.IndexFunc(entries, func(e object) bool { return e[key] == value })
 	return entries[i]
 }
 
 func appended(doc object, list string, entries ...object) {
-	doc[list] = append(doc[list].([]object), entries...) //nolint:forcetypeassert // policyDocument makes it one
+	doc[list] = append(doc[list].([]object), entries...) //nolint:errcheck // policyDocument makes it one
 }
 
 // policyLoads: documents that are none, and no document.
@@ -261,8 +261,8 @@ func policyLoads(yes allow, no deny, allowed func(...string) object) {
 		{"A caller that is no workload.", func(d object) { appended(d, "methods", object{"match": "/x.v1.X/*", "callers": []string{"nobody"}}) }},
 		{"A caller that is denied.", func(d object) { appended(d, "methods", object{"match": "/x.v1.X/*", "callers": []string{"old"}}) }},
 		{"A tenant set that there is none of.", func(d object) { entry(d, "workloads", "name", "pay")["tenants"] = []string{"set:golden"} }},
-		{"A tenant set in another.", func(d object) { d["tenant_sets"].(object)["more"] = []string{"set:gold"} }}, //nolint:forcetypeassert // it is one
-		{"A tenant set that asks for nothing.", func(d object) { d["tenant_sets"].(object)["more"] = object{} }},  //nolint:forcetypeassert // it is one
+		{"A tenant set in another.", func(d object) { d["tenant_sets"].(object)["more"] = []string{"set:gold"} }}, //nolint:errcheck // it is one
+		{"A tenant set that asks for nothing.", func(d object) { d["tenant_sets"].(object)["more"] = object{} }},  //nolint:errcheck // it is one
 		{"A tenants_file that is not there.", func(d object) { d["tenants_file"] = "none.list" }},
 	} {
 		no("P1", "admit", m.comment, unavailable, -1, edit(m.change))
@@ -270,7 +270,7 @@ func policyLoads(yes allow, no deny, allowed func(...string) object) {
 	const list = "hooli uid=01JB7QZX4T9S2VWYC5D8F0H3KM tier=gold\ninitech uid=01JB7R1C6E8G0J2L4N6Q8S0U2W classification=3\nend: 2\n"
 	withList := func(list string) func(object) {
 		return func(in object) {
-			in["policy"].(object)["tenants_file"] = "tenants.list" //nolint:forcetypeassert // it is one
+			in["policy"].(object)["tenants_file"] = "tenants.list" //nolint:errcheck // it is one
 			in["tenants_file"] = list
 			claiming(in, func(c *pb.Claims) { c.Tctx.Tenant, c.Tctx.TenantUid = "initech", "01JB7R1C6E8G0J2L4N6Q8S0U2W" })
 		}
@@ -297,9 +297,9 @@ func policyLoads(yes allow, no deny, allowed func(...string) object) {
 // policyOrder: entries in another order.
 func policyOrder(yes allow, no deny, allowed func(...string) object) {
 	reversed := func(in object) {
-		doc := in["policy"].(object) //nolint:forcetypeassert // it is one
+		doc := in["policy"].(object) //nolint:errcheck // it is one
 		for _, list := range []string{"trust_domains", "workloads", "methods"} {
-			slices.Reverse(doc[list].([]object)) //nolint:forcetypeassert // it is one
+			slices.Reverse(doc[list].([]object)) //nolint:errcheck // it is one
 		}
 	}
 	with := func(change func(in object)) func(object) { return func(in object) { reversed(in); change(in) } }
@@ -324,7 +324,7 @@ func policyOrder(yes allow, no deny, allowed func(...string) object) {
 		no("P3", "admit", comment, unavailable, -1, edit(func(doc object) {
 			appended(doc, "workloads", object{"name": "wide", "match": "spiffe://prod.example/*"})
 			if order {
-				slices.Reverse(doc["workloads"].([]object)) //nolint:forcetypeassert // it is one
+				slices.Reverse(doc["workloads"].([]object)) //nolint:errcheck // it is one
 			}
 		}))
 	}
@@ -332,7 +332,7 @@ func policyOrder(yes allow, no deny, allowed func(...string) object) {
 		no("P3 M5", "admit", comment, unavailable, -1, edit(func(doc object) {
 			appended(doc, "methods", object{"match": "/orders.v1.Orders/Version", "exempt": true})
 			if order {
-				slices.Reverse(doc["methods"].([]object)) //nolint:forcetypeassert // it is one
+				slices.Reverse(doc["methods"].([]object)) //nolint:errcheck // it is one
 			}
 		}))
 	}
@@ -347,11 +347,11 @@ func policyNames(yes allow, no deny, allowed func(...string) object) {
 		"A tenant named with a hyphen at the end.": "acme-", "A tenant named with 64 bytes.": strings.Repeat("a", 64),
 	} {
 		no("P4", "admit", comment, unavailable, -1, edit(func(d object) {
-			d["tenants"].(object)[name] = object{"uid": "u3"} //nolint:forcetypeassert // it is one
+			d["tenants"].(object)[name] = object{"uid": "u3"} //nolint:errcheck // it is one
 		}))
 	}
 	yes("P4", "admit", "A tenant named with digits.", allowed("gateway"), edit(func(d object) {
-		d["tenants"].(object)["00"] = object{"uid": "u3"} //nolint:forcetypeassert // it is one
+		d["tenants"].(object)["00"] = object{"uid": "u3"} //nolint:errcheck // it is one
 	}))
 	yes("P4", "originate", "The tenant that the SPIFFE ID names.", allowed("runner"), func(in object) {
 		signed(in, "ns/tenant-acme/sa/7")
@@ -424,7 +424,7 @@ func policyConditions(yes allow, no deny, allowed func(...string) object) {
 		in["scopes"] = []string{"orders.read"}
 	})
 	no("P5", "decide", "An issuer that the claims lack.", "CONDITION_NOT_MET", -1, func(in object) {
-		in["policy"].(object)["workloads"].([]object)[3]["calls"] = []string{"/orders.v1.Orders/*"} //nolint:forcetypeassert // it is pay
+		in["policy"].(object)["workloads"].([]object)[3]["calls"] = []string{"/orders.v1.Orders/*"} //nolint:errcheck // it is pay
 		in["method"] = "/orders.v1.Orders/WhenIssuer"
 		signed(in, "service/pay")
 		claiming(in, unvouched)
@@ -489,8 +489,8 @@ func policyBindings(yes allow, no deny, allowed func(...string) object) {
 		claiming(in, func(c *pb.Claims) { unvouched(c); forGlobex(c) })
 	})
 	no("H4", "decide", "A trust domain without tenants.", "TENANT_NOT_BOUND", 1, func(in object) {
-		callers := entry(in["policy"].(object), "methods", "match", "/orders.v1.Orders/*") //nolint:forcetypeassert // it is one
-		callers["callers"] = append(callers["callers"].([]string), "mute")                 //nolint:forcetypeassert // it is one
+		callers := entry(in["policy"].(object), "methods", "match", "/orders.v1.Orders/*") //nolint:errcheck // it is one
+		callers["callers"] = append(callers["callers"].([]string), "mute")                 //nolint:errcheck // it is one
 		signed(in, "gateway", "spiffe://mute.example/a")
 	})
 	no("H4", "decide", "Nobody signed.", "CONTEXT_MISSING", -1, func(in object) { in["path"] = []object{} })

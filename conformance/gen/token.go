@@ -78,7 +78,7 @@ type members []any
 func (m members) object() object {
 	o := object{}
 	for pair := range slices.Chunk(m, 2) {
-		o[pair[0].(string)] = pair[1] //nolint:errcheck,forcetypeassert // names and values alternate
+		o[pair[0].(string)] = pair[1] //nolint:errcheck // names and values alternate
 	}
 	return o
 }

@@ -202,7 +202,7 @@ func tokenVectors() []vectors.Vector {
 	// T10
 	jwks := func(comment string, set any) {
 		in := tokenInput(good)
-		in["issuers"].(object)[issuer1] = object{"audience": audience, "jwks": set} //nolint:errcheck,forcetypeassert // tokenInput made it
+		in["issuers"].(object)[issuer1] = object{"audience": audience, "jwks": set} //nolint:errcheck // tokenInput made it
 		out = append(out, derived("T10", comment, first, in, nil, "KEYS_UNAVAILABLE", -1))
 	}
 	key := jsonText(jwk("k1", "RS256", &rsa1().PublicKey))

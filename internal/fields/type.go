@@ -68,7 +68,7 @@ type outcome struct {
 // fails where an option contradicts itself or its field.
 func Of(md protoreflect.MessageDescriptor) (*Type, error) {
 	if o, ok := compiled.Load(md); ok {
-		return o.(*outcome).t, o.(*outcome).err //nolint:forcetypeassert // nothing else is stored
+		return o.(*outcome).t, o.(*outcome).err //nolint:errcheck // nothing else is stored
 	}
 	c := compiler{}
 	t := c.compile(md)

@@ -383,7 +383,7 @@ func TestRestart(t *testing.T) {
 	push(t, store, 1)
 	w, r := watch(t, bound(t, s.ClientURL()), time.Hour)
 	for n := 2; n < 4; n++ {
-		port := s.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it listens on TCP
+		port := s.Addr().(*net.TCPAddr).Port
 		stop(s)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 		if err := w.Reload(ctx); err == nil {

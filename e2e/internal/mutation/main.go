@@ -122,7 +122,7 @@ func (g *gremlins) prepare(ctx context.Context) error {
 		return fmt.Errorf("go tool gremlins: %w", err)
 	}
 	g.tool = strings.TrimSpace(string(tool))
-	real, err := exec.LookPath("go")
+	goTool, err := exec.LookPath("go")
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (g *gremlins) prepare(ctx context.Context) error {
 		"TMPDIR="+g.tmp,
 		// A cached result would set the time limit of all other runs.
 		"GOFLAGS="+os.Getenv("GOFLAGS")+" -count=1 -vet=off '-ldflags=-s -w'")
-	return os.WriteFile(filepath.Join(bin, "go"), fmt.Appendf(nil, shim, real), 0o700) //nolint:gosec // it is a program
+	return os.WriteFile(filepath.Join(bin, "go"), fmt.Appendf(nil, shim, goTool), 0o700)
 }
 
 // mutant is one change that was tried.

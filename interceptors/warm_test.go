@@ -1,0 +1,200 @@
+package interceptors_test
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/svid"
+	"github.com/tenantmesh/tenantmesh/tenant"
+)
+
+// replay presents what its workload presented first, or what twist makes of it.
+type replay struct {
+	m     *mesh
+	path  []string
+	first *wire
+	twist func(*wire)
+}
+
+func (r *replay) forge(binding [32]byte, method string) (map[string]string, error) {
+	if r.first == nil {
+		var err error
+		if r.first, err = r.m.send(binding, method, r.path); err != nil {
+			return nil, err
+		}
+	}
+	w := r.first.clone()
+	if r.twist != nil {
+		r.twist(w)
+	}
+	return w.values(), nil
+}
+
+// TestWarm: what was proven on a connection before is held to all that may have
+// changed since, and what differs from it in anything is proven by itself.
+func TestWarm(t *testing.T) {
+	partner := "spiffe://partner.example/app"
+	for name, row := range map[string]struct {
+		change func(*mesh, *replay)
+		want   tenant.Reason
+	}{
+		"H9 nothing": {func(*mesh, *replay) {}, ""},
+		"H9 a garbage signature": {func(_ *mesh, r *replay) {
+			r.twist = func(w *wire) { w.garble() }
+		}, tenant.SignatureInvalid},
+		"H9 without its certificates": {func(_ *mesh, r *replay) {
+			r.twist = func(w *wire) { w.text = func(_, certs *string) { *certs = "" } }
+		}, tenant.CertificateMissing},
+		"H9 with others": {func(m *mesh, r *replay) {
+			other, err := m.send([32]byte{1}, shapes[0].method, []string{"stock", "orders"})
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			r.twist = func(w *wire) { w.certs = other.certs }
+		}, tenant.CertificateUnexpected},
+		"H5 no longer fresh": {func(m *mesh, _ *replay) { m.clock.advance(2 * time.Minute) }, tenant.ContextStale},
+		"H5 expired":         {func(m *mesh, _ *replay) { m.clock.advance(10 * time.Minute) }, tenant.ContextExpired},
+		"I4 a signer's bundle is gone": {func(m *mesh, _ *replay) {
+			m.domain.Unfederate("partner.example")
+		}, tenant.SVIDUntrusted},
+		"P2 another policy": {func(m *mesh, _ *replay) {
+			m.policy.p.Store(parsePolicy(m.t, strings.Replace(document, partner, partner+"2", 1)))
+		}, tenant.WorkloadUnknown},
+	} {
+		each(t, name, func(t *testing.T, s shape) {
+			m := newMesh(t)
+			for _, name := range []string{partner, "orders", "stock"} {
+				m.svid(name)
+			}
+			r := &replay{m: m, path: []string{partner, "orders"}}
+			cc := m.attack(m.svid("orders"), r.forge)
+			for range 2 { // cold and warm
+				m.allowed(s.call(deadline(t), cc), "acme")
+			}
+			row.change(m, r)
+			err := s.call(deadline(t), cc)
+			if row.want == "" {
+				m.allowed(err, "acme")
+				return
+			}
+			m.refused(err, row.want)
+		})
+	}
+	each(t, "H1 on another connection", func(t *testing.T, s shape) {
+		m := newMesh(t)
+		m.svid("gateway")
+		r := &replay{m: m, path: []string{"gateway"}}
+		m.allowed(s.call(deadline(t), m.attack(m.svid("gateway"), r.forge)), "acme")
+		m.refused(s.call(deadline(t), m.attack(m.svid("gateway"), r.forge)), tenant.ChannelMismatch)
+	})
+	each(t, "H1 for another method", func(t *testing.T, s shape) {
+		m := newMesh(t)
+		m.svid("gateway")
+		r := &replay{m: m, path: []string{"gateway"}}
+		cc := m.attack(m.svid("gateway"), r.forge)
+		m.allowed(s.call(deadline(t), cc), "acme")
+		for _, other := range shapes {
+			if other.name != s.name {
+				m.refused(other.call(deadline(t), cc), tenant.TargetMismatch)
+			}
+		}
+	})
+}
+
+// TestProofsAreBounded: however many contexts a connection brings, a guard keeps
+// few of them, and none once the connection is gone.
+func TestProofsAreBounded(t *testing.T) {
+	m := newMesh(t)
+	cc := m.attack(m.svid("gateway"), m.honest("gateway"))
+	for range interceptors.MaxProofs + 100 {
+		m.allowed(shapes[0].call(deadline(t), cc), "acme")
+	}
+	if n := interceptors.Proofs(m.guard); n != interceptors.MaxProofs {
+		t.Errorf("H8 %d proofs are kept, want %d", n, interceptors.MaxProofs)
+	}
+	_ = cc.Close()
+	m.server.Stop()
+	for ctx := deadline(t); interceptors.Proofs(m.guard) > 0; runtime.GC() {
+		if ctx.Err() != nil {
+			t.Fatalf("H8 %d proofs are kept of a connection that is gone", interceptors.Proofs(m.guard))
+		}
+	}
+}
+
+// TestSentAgain: a proof is presented again on its connection, for its context
+// and its method, within the window, and for nothing else.
+func TestSentAgain(t *testing.T) {
+	m := newMesh(t)
+	var mu sync.Mutex
+	var last string
+	note := func(ctx context.Context) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		last = md.Get(hop.HopsKey)[0]
+	}
+	m.addr = m.serveBare(grpc.Creds(svid.NewServerCredentials(m.self)),
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			note(ctx)
+			return next(ctx, req)
+		}),
+		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			note(ss.Context())
+			return next(srv, ss)
+		}))
+	each(t, "H1 what is sent again", func(t *testing.T, s shape) {
+		now := new(clock)
+		g := m.newGuard(fixed{m.svid("gateway"), m.bundles()}, newTrail(), now.now)
+		dial := func() *grpc.ClientConn { return m.dial(g.DialOptions(svid.Expect(id("target")))...) }
+		cc, ctx := dial(), acme(t, g)
+		sent := func(ctx context.Context, s shape, cc *grpc.ClientConn) string {
+			t.Helper()
+			if err := s.call(ctx, cc); err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			return last
+		}
+		first := sent(ctx, s, cc)
+		if sent(ctx, s, cc) != first {
+			t.Error("the proof is not presented again")
+		}
+		now.advance(4 * time.Second)
+		if sent(ctx, s, cc) != first {
+			t.Error("the proof is not presented again within the window")
+		}
+		other := shapes[0]
+		if s.name == other.name {
+			other = shapes[1]
+		}
+		seen := map[string]string{first: "the first"}
+		for name, value := range map[string]string{
+			"another method":     sent(ctx, other, cc),
+			"another context":    sent(acme(t, g), s, cc),
+			"another connection": sent(ctx, s, dial()),
+		} {
+			if seen[value] != "" {
+				t.Errorf("%s has the proof of %s", name, seen[value])
+			}
+			seen[value] = name
+		}
+		for _, by := range []time.Duration{2 * time.Second, -3 * time.Second} { // past the window, and before it
+			now.advance(by)
+			value := sent(ctx, s, cc)
+			if seen[value] != "" {
+				t.Errorf("after %s the proof of %s is presented", by, seen[value])
+			}
+			seen[value] = by.String()
+		}
+	})
+}
