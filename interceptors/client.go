@@ -54,7 +54,7 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 	if req, err = out.check(ctx, req, fields.ClientSends); err != nil {
 		return out.refuse(ctx, err)
 	}
-	defer c.g.signers.enter()()
+	defer c.g.signing.enter()()
 	if err := invoke(out, method, req, reply, cc, opts...); err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 	if err != nil {
 		return nil, err
 	}
-	defer c.g.signers.enter()()
+	defer c.g.signing.enter()()
 	ctx, cancel := context.WithCancel(out)
 	cs, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
@@ -199,7 +199,7 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if md := sent.get(out.chain, out.method, now); md != nil {
 		return md, nil
 	}
-	m, err := c.g.signers.of(conn.Local()).Sign(ctx, out.chain, hop.Handover{
+	m, err := c.g.signing.of(conn.Local()).Sign(ctx, out.chain, hop.Handover{
 		Kind:     hop.Call,
 		Audience: conn.PeerID().String(),
 		Target:   out.method,

@@ -69,7 +69,7 @@ type Guard struct {
 	watch     watch
 	kept      atomic.Int64 // proofs on all connections
 	verified  hop.Cache
-	signers   signers
+	signing   signing
 	closed    atomic.Bool
 }
 
@@ -101,7 +101,7 @@ func New(cfg Config) (*Guard, error) {
 	}
 	g := &Guard{cfg: cfg, audit: audit.Recorder{Sink: cfg.Audit, Clock: cfg.Clock, Logger: cfg.Logger}}
 	g.watch.g = g
-	g.signers.maxBatch = cfg.MaxBatch
+	g.signing.maxBatch = cfg.MaxBatch
 	return g, nil
 }
 

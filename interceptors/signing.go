@@ -9,12 +9,12 @@ import (
 	"github.com/tenantmesh/tenantmesh/hop"
 )
 
-// maxSigners is how many SVIDs a guard keeps a signer for: the current one, and
+// mostSigners is how many SVIDs a guard keeps a signer for: the current one, and
 // those that connections still present since.
-const maxSigners = 8
+const mostSigners = 8
 
-// signers are those of the SVIDs that connections present.
-type signers struct {
+// signing holds the signers of the SVIDs that connections present.
+type signing struct {
 	maxBatch int
 	calls    atomic.Int64 // under way: a stream until it is open
 
@@ -24,14 +24,14 @@ type signers struct {
 
 // of returns the signer of an SVID: the same for all connections that present it, so
 // that their statements share signatures.
-func (s *signers) of(own *x509svid.SVID) *hop.Signer {
+func (s *signing) of(own *x509svid.SVID) *hop.Signer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if signer := s.m[own]; signer != nil {
 		return signer
 	}
 	for old := range s.m {
-		if len(s.m) < maxSigners {
+		if len(s.m) < mostSigners {
 			break
 		}
 		delete(s.m, old) // any; who signs with it now goes on
@@ -45,7 +45,7 @@ func (s *signers) of(own *x509svid.SVID) *hop.Signer {
 }
 
 // enter counts a call, until what it returns is called.
-func (s *signers) enter() (leave func()) {
+func (s *signing) enter() (leave func()) {
 	s.calls.Add(1)
 	return func() { s.calls.Add(-1) }
 }
