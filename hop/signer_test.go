@@ -202,7 +202,7 @@ func TestSignBusy(t *testing.T) {
 	}
 	r.Busy = func() bool { asked++; return true }
 	asked = 0
-	if m, err = r.Sign(t.Context(), r.chain, r.to); err != nil || asked != yields {
+	if _, err = r.Sign(t.Context(), r.chain, r.to); err != nil || asked != yields {
 		t.Errorf("asked %d times: %v, want %d", asked, err, yields)
 	}
 }

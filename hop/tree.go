@@ -32,10 +32,10 @@ func (h *sealed) root() (root hash, ok bool) {
 		if at == last && at%2 == 0 {
 			continue // without a sibling it stands for its parent
 		}
-		var sibling hash
-		if len(rest) == 0 || !fill(sibling[:], rest[0]) {
+		if len(rest) == 0 || len(rest[0]) != sha256.Size {
 			return hash{}, false
 		}
+		sibling := hash([]byte(rest[0]))
 		if at%2 == 0 {
 			root = nodeHash(root, sibling)
 		} else {

@@ -14,8 +14,8 @@ import (
 
 // The messages of proto/tenantmesh/v1/hop.proto, read and written by hand: a
 // chain is parsed for each call, and reflection took three quarters of that.
-// Readers take any encoding; that it is the canonical one is found by writing
-// again what was read (encodes).
+// Readers take what they know and pass over all else. That this was everything, in
+// the one encoding that it has, is found by writing it again (encodes).
 
 // appendVarint appends a field, unless it is 0.
 func appendVarint(b []byte, n protowire.Number, v uint64) []byte {
@@ -53,13 +53,12 @@ func appendMessage(b []byte, n protowire.Number, body func([]byte) []byte) []byt
 	at := len(b)
 	b = body(b)
 	var length [5]byte
-	return slices.Insert(b, at, protowire.AppendVarint(length[:0], uint64(len(b)-at))...)
+	return slices.Insert(b, at, protowire.AppendVarint(length[:0], uint64(len(b)-at))...) //nolint:gosec // not negative
 }
 
 // fields calls f with each field of a message: its number, and its value, of which
-// the other form is zero. It reports whether the message has nothing but fields
-// that f knows.
-func fields(m string, f func(n protowire.Number, v uint64, s string) bool) bool {
+// the other form is zero. It reports whether it could read the message to its end.
+func fields(m string, f func(n int, v uint64, text string)) bool {
 	varint := func() (v uint64, ok bool) {
 		v, size := protowire.ConsumeVarint([]byte(m[:min(len(m), 10)]))
 		if size < 0 {
@@ -71,19 +70,17 @@ func fields(m string, f func(n protowire.Number, v uint64, s string) bool) bool 
 	for m != "" {
 		tag, hasTag := varint()
 		v, ok := varint()
-		s := ""
+		text := ""
 		n, t := protowire.DecodeTag(tag)
 		switch {
 		case !hasTag || !ok:
 			return false
 		case t == protowire.BytesType && v <= uint64(len(m)):
-			s, m, v = m[:v], m[v:], 0
+			text, m, v = m[:v], m[v:], 0
 		case t != protowire.VarintType:
 			return false
 		}
-		if !f(n, v, s) {
-			return false
-		}
+		f(int(n), v, text)
 	}
 	return true
 }
@@ -164,10 +161,9 @@ func appendAttributes(b []byte, n protowire.Number, attributes map[string]string
 func parseStatement(m string) (*Statement, error) {
 	s := new(Statement)
 	var version uint32
-	var prev, signer, binding, jti, claims string
+	var prev, claims string
 	hasClaims := false
-	ok := fields(m, func(n protowire.Number, v uint64, text string) (ok bool) {
-		ok = true
+	if !fields(m, func(n int, v uint64, text string) {
 		switch n {
 		case 1:
 			version = uint32(v) //nolint:gosec // what is lost is missed when it is written again
@@ -177,30 +173,27 @@ func parseStatement(m string) (*Statement, error) {
 			s.Index = int(uint32(v)) //nolint:gosec // as above
 		case 4:
 			prev = text
+			copy(s.Prev[:], text)
 		case 5:
-			signer = text
+			copy(s.Signer[:], text)
 		case 6:
 			s.Audience = text
 		case 7:
 			s.Target = text
 		case 8:
-			binding = text
+			copy(s.Binding[:], text)
 		case 9:
 			s.IssuedAt = fromSeconds(v)
 		case 10:
 			s.Expires = fromSeconds(v)
 		case 11:
-			jti = text
+			copy(s.TokenID[:], text)
 		case 12:
 			claims, hasClaims = text, true
 		case 13:
-			s.Narrowing, ok = parseNarrowing(text)
-		default:
-			ok = false
+			s.Narrowing = parseNarrowing(text)
 		}
-		return ok
-	})
-	if !ok {
+	}) {
 		return nil, malformed("not a statement")
 	}
 	if version != Version {
@@ -208,10 +201,6 @@ func parseStatement(m string) (*Statement, error) {
 	}
 	if (s.Index == 0) != (prev == "") {
 		return nil, tenant.Deny(tenant.ChainBroken, "prev stands everywhere but at index 0")
-	}
-	if !fill(s.Signer[:], signer) || !fill(s.TokenID[:], jti) ||
-		prev != "" && !fill(s.Prev[:], prev) || binding != "" && !fill(s.Binding[:], binding) {
-		return nil, malformed("a hash, binding or jti of the wrong size")
 	}
 	if hasClaims {
 		var err error
@@ -228,35 +217,30 @@ func parseStatement(m string) (*Statement, error) {
 	return s, nil
 }
 
-func parseNarrowing(m string) (*Narrowing, bool) {
+func parseNarrowing(m string) *Narrowing {
 	narrowing := new(Narrowing)
-	ok := fields(m, func(n protowire.Number, _ uint64, text string) (ok bool) {
+	fields(m, func(n int, _ uint64, text string) {
 		switch n {
 		case 1:
-			narrowing.Scopes, ok = parseStrings(text)
+			narrowing.Scopes = parseStrings(text)
 		case 2:
-			narrowing.Methods, ok = parseStrings(text)
+			narrowing.Methods = parseStrings(text)
 		}
-		return ok
 	})
-	return narrowing, ok
+	return narrowing
 }
 
-// parseStrings reads a message of nothing but strings, which may be none.
-func parseStrings(m string) ([]string, bool) {
+// parseStrings reads a message of nothing but strings. They may be none.
+func parseStrings(m string) []string {
 	values := []string{}
-	ok := fields(m, func(n protowire.Number, _ uint64, text string) bool {
-		values = append(values, text)
-		return n == 1
-	})
-	return values, ok
+	fields(m, func(_ int, _ uint64, text string) { values = append(values, text) })
+	return values
 }
 
 func parseClaims(m string) (*Claims, error) {
 	c := new(Claims)
 	var id string
-	ok := fields(m, func(n protowire.Number, v uint64, text string) (ok bool) {
-		ok = true
+	fields(m, func(n int, v uint64, text string) {
 		switch n {
 		case 1:
 			c.Transaction = text
@@ -267,30 +251,19 @@ func parseClaims(m string) (*Claims, error) {
 		case 4:
 			c.Scopes = append(c.Scopes, text)
 		case 5:
-			id, ok = c.parseTenant(text)
+			id = c.parseTenant(text)
 		case 6:
-			c.Request = make(map[string]string)
-			ok = fields(text, func(n protowire.Number, _ uint64, text string) bool { return n == 1 && parseAttribute(text, c.Request) })
+			fields(text, func(_ int, _ uint64, text string) { parseAttribute(text, &c.Request) })
 		case 7:
 			c.IssuedAt = fromSeconds(v)
 		case 8:
 			c.Expires = fromSeconds(v)
 		case 9:
-			c.Parent = new(Parent)
-			ok = c.Parent.parse(text)
+			c.Parent = parseParent(text)
 		case 10:
-			ok = fields(text, func(n protowire.Number, _ uint64, text string) bool {
-				c.Elevation = text
-				return n == 1
-			})
-		default:
-			ok = false
+			fields(text, func(_ int, _ uint64, text string) { c.Elevation = text })
 		}
-		return ok
 	})
-	if !ok {
-		return nil, malformed("not claims")
-	}
 	var err error
 	if c.Tenant, err = tenant.ParseID(id); err != nil {
 		return nil, malformed("the tenant is not a tenant ID: %w", err)
@@ -298,8 +271,9 @@ func parseClaims(m string) (*Claims, error) {
 	return c, nil
 }
 
-func (c *Claims) parseTenant(m string) (id string, ok bool) {
-	ok = fields(m, func(n protowire.Number, v uint64, text string) bool {
+// parseTenant reads tctx, and returns the tenant as it stands there.
+func (c *Claims) parseTenant(m string) (id string) {
+	fields(m, func(n int, v uint64, text string) {
 		switch n {
 		case 1:
 			id = text
@@ -308,40 +282,39 @@ func (c *Claims) parseTenant(m string) (id string, ok bool) {
 		case 3:
 			c.Classification = uint32(v) //nolint:gosec // what is lost is missed when it is written again
 		case 4:
-			if c.Attributes == nil {
-				c.Attributes = make(map[string]string)
-			}
-			return parseAttribute(text, c.Attributes)
-		default:
-			return false
+			parseAttribute(text, &c.Attributes)
 		}
-		return true
 	})
-	return id, ok
+	return id
 }
 
-func parseAttribute(m string, into map[string]string) bool {
+func parseAttribute(m string, into *map[string]string) {
 	var name, value string
-	ok := fields(m, func(n protowire.Number, _ uint64, text string) bool {
-		if n == 1 {
+	fields(m, func(n int, _ uint64, text string) {
+		switch n {
+		case 1:
 			name = text
-		} else {
+		case 2:
 			value = text
 		}
-		return n <= 2
 	})
-	into[name] = value
-	return ok
+	if *into == nil {
+		*into = make(map[string]string)
+	}
+	(*into)[name] = value
 }
 
-func (p *Parent) parse(m string) bool {
-	return fields(m, func(n protowire.Number, _ uint64, text string) bool {
-		if n == 1 {
+func parseParent(m string) *Parent {
+	p := new(Parent)
+	fields(m, func(n int, _ uint64, text string) {
+		switch n {
+		case 1:
 			p.Transaction = text
-			return true
+		case 2:
+			copy(p.Statement[:], text)
 		}
-		return n == 2 && fill(p.Statement[:], text)
 	})
+	return p
 }
 
 // sealed is a Hop message: a statement as it was signed, and its proof.
@@ -360,8 +333,8 @@ func (h *sealed) append(b []byte) []byte {
 	return appendStrings(b, 5, h.path)
 }
 
-func (h *sealed) parse(m string) bool {
-	return fields(m, func(n protowire.Number, v uint64, text string) bool {
+func (h *sealed) parse(m string) {
+	fields(m, func(n int, v uint64, text string) {
 		switch n {
 		case 1:
 			h.encoded = text
@@ -373,21 +346,18 @@ func (h *sealed) parse(m string) bool {
 			h.index = uint32(v) //nolint:gosec // as above
 		case 5:
 			h.path = append(h.path, text)
-		default:
-			return false
 		}
-		return true
 	})
 }
 
 // parseHops reads a HopChain.
 func parseHops(m string) ([]signed, error) {
 	var hops []signed
-	ok := fields(m, func(n protowire.Number, _ uint64, text string) bool {
+	fields(m, func(_ int, _ uint64, text string) {
 		hops = append(hops, signed{})
-		return n == 1 && hops[len(hops)-1].parse(text)
+		hops[len(hops)-1].parse(text)
 	})
-	if !ok || !encodes(func(b []byte) []byte {
+	if !encodes(func(b []byte) []byte {
 		for i := range hops {
 			b = appendMessage(b, 1, hops[i].append)
 		}
@@ -407,12 +377,10 @@ type derChain struct {
 // parseChains reads CertificateChains.
 func parseChains(m string) ([]derChain, error) {
 	var chains []derChain
-	ok := fields(m, func(n protowire.Number, _ uint64, text string) bool {
-		ders, ok := parseStrings(text)
-		chains = append(chains, derChain{text, ders})
-		return ok && n == 1
+	fields(m, func(_ int, _ uint64, text string) {
+		chains = append(chains, derChain{text, parseStrings(text)})
 	})
-	if !ok || !encodes(func(b []byte) []byte {
+	if !encodes(func(b []byte) []byte {
 		for _, c := range chains {
 			b = appendMessage(b, 1, func(b []byte) []byte { return appendStrings(b, 1, c.ders) })
 		}
@@ -457,9 +425,6 @@ func decodeText(text string) (string, error) {
 	}
 	return string(b), nil
 }
-
-// fill copies src to dst, and reports whether it has exactly dst's size.
-func fill(dst []byte, src string) bool { return copy(dst, src) == len(dst) && len(src) == len(dst) }
 
 func seconds(t time.Time) uint64     { return uint64(t.Unix()) } //nolint:gosec // isWindow bounds it
 func fromSeconds(s uint64) time.Time { return time.Unix(int64(min(s, maxSeconds+1)), 0).UTC() }

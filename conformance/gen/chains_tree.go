@@ -44,11 +44,11 @@ func treePath(i int, leaves [][]byte) [][]byte {
 	if len(leaves) == 1 {
 		return nil
 	}
-	if k := split(len(leaves)); i < k {
+	k := split(len(leaves))
+	if i < k {
 		return append(treePath(i, leaves[:k]), treeHash(leaves[k:]))
-	} else { //nolint:revive // as the RFC has it
-		return append(treePath(i-k, leaves[k:]), treeHash(leaves[:k]))
 	}
+	return append(treePath(i-k, leaves[k:]), treeHash(leaves[:k]))
 }
 
 // treeBytes is what SPEC.md, section 5, has signed.
