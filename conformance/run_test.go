@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -66,6 +67,21 @@ func (b bundleSet) source() x509bundle.Source {
 		set.Add(x509bundle.FromX509Authorities(spiffeid.RequireTrustDomainFromString(name), roots.certificates()))
 	}
 	return set
+}
+
+// cache is one for all vectors.
+var (
+	cache       hop.Cache
+	generations = map[string]uint64{}
+)
+
+// generation tells b from other bundles.
+func (b bundleSet) generation() uint64 {
+	text := string(must(json.Marshal(b)))
+	if generations[text] == 0 {
+		generations[text] = uint64(len(generations) + 1)
+	}
+	return generations[text]
 }
 
 func runCertificates(t *testing.T, input json.RawMessage) (any, error) {
@@ -142,10 +158,17 @@ func runChain(t *testing.T, input json.RawMessage) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := hop.Verify(m, hop.Expected{
+	want := hop.Expected{
 		Kind: hop.Call, Peer: peer, Self: spiffeid.RequireFromString(in.Self), Target: in.Method,
 		Binding: [32]byte(must(hex.DecodeString(in.Binding))), Bundles: in.Bundles.source(), Now: time.Unix(in.Now, 0),
-	})
+	}
+	cold, coldErr := hop.Verify(m, want)
+	want.Cache, want.Generation = &cache, in.Bundles.generation()
+	chain, err := hop.Verify(m, want)
+	// H9: what the cache remembers of all other vectors changes nothing.
+	if fmt.Sprint(coldErr) != fmt.Sprint(err) || err == nil && !reflect.DeepEqual(cold.Path(), chain.Path()) {
+		t.Errorf("with a cache %v, and without %v", err, coldErr)
+	}
 	if err != nil {
 		return nil, err
 	}

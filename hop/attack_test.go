@@ -44,7 +44,7 @@ type attack struct {
 	proof bool
 }
 
-var attacks = slices.Concat(h1, h2, h3, h4, h5, h6, h7, h8)
+var attacks = slices.Concat(h1, h2, h3, h4, h5, h6, h7, h8, h11)
 
 func TestAttacks(t *testing.T) {
 	seen := map[string]bool{}
@@ -274,7 +274,7 @@ var h2 = []attack{
 		c.sign(2)
 	}, want: tenant.SignatureInvalid, hop: 0, proof: true},
 	{name: "H2 claims at index 1", call: calls, do: func(_ testing.TB, c *capture) {
-		c.change(1, func(s *pb.Statement) { s.Claims = claimsToProto(goodClaims()) })
+		c.change(1, func(s *pb.Statement) { s.Claims = c.statement(0).Claims })
 	}, want: tenant.ChainBroken, hop: 1},
 	{name: "H2 no claims at index 0", call: calls, do: func(_ testing.TB, c *capture) {
 		c.change(0, func(s *pb.Statement) { s.Claims = nil })
@@ -342,7 +342,7 @@ var h3 = []attack{
 	}, want: tenant.ScopeWidened, hop: 2},
 	{name: "H3 the tenant changed in the middle", call: calls, do: func(_ testing.TB, c *capture) {
 		c.change(2, func(s *pb.Statement) {
-			s.Claims = claimsToProto(goodClaims())
+			s.Claims = c.statement(0).Claims
 			s.Claims.Tctx.Tenant = "globex"
 		})
 	}, want: tenant.ChainBroken, hop: 2},
@@ -505,7 +505,7 @@ func tree(f func(*pb.Hop)) func(testing.TB, *capture) {
 func pssSignature(opts *rsa.PSSOptions) func(testing.TB, *capture) {
 	return signature(1, func(_ *capture, h *pb.Hop) []byte {
 		digest := opts.Hash.New()
-		digest.Write(signedBytes(Call, h.Statement))
+		digest.Write(signedAlone(Call, h.Statement))
 		return must(rsa.SignPSS(rand.Reader, rsaKey(), opts.Hash, digest.Sum(nil), opts))
 	})
 }
@@ -521,7 +521,7 @@ var h6 = []attack{
 		return append(h.Signature[:48:48], s.Sub(elliptic.P384().Params().N, s).FillBytes(make([]byte, 48))...)
 	}), want: tenant.SignatureMalformed, hop: 1, proof: true},
 	{name: "H6 DER where P1363 is due", call: calls, do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		digest := sha256.Sum256(signedBytes(Call, h.Statement))
+		digest := sha256.Sum256(signedAlone(Call, h.Statement))
 		return must(c.by[1].PrivateKey.Sign(rand.Reader, digest[:], crypto.SHA256))
 	}), want: tenant.SignatureMalformed, hop: 1, proof: true},
 	{name: "H6 a byte short", call: calls, do: signature(1, func(_ *capture, h *pb.Hop) []byte {
@@ -547,20 +547,20 @@ var h6 = []attack{
 		return bytes.Clone(c.hops.Hops[0].Signature)
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a P-384 signature under a P-256 key", call: calls, do: signature(1, func(_ *capture, h *pb.Hop) []byte {
-		return must(sign(p384(), Call, h.Statement))
+		return must(sign(p384(), signedAlone(Call, h.Statement)))
 	}), want: tenant.SignatureMalformed, hop: 1, proof: true},
 	{name: "H6 SHA-384 under a P-256 key", call: calls, do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		digest := sha512.Sum384(signedBytes(Call, h.Statement))
+		digest := sha512.Sum384(signedAlone(Call, h.Statement))
 		r, s := rs(c, digest[:])
 		return p1363(r, s, elliptic.P256().Params().N, 32)
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 SHA-256 under a P-384 key", call: withKey(p384), do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		digest := sha256.Sum256(signedBytes(Call, h.Statement))
+		digest := sha256.Sum256(signedAlone(Call, h.Statement))
 		r, s := rs(c, digest[:])
 		return p1363(r, s, elliptic.P384().Params().N, 48)
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 PKCS#1 v1.5", call: withKey(rsa2048), do: signature(1, func(_ *capture, h *pb.Hop) []byte {
-		digest := sha256.Sum256(signedBytes(Call, h.Statement))
+		digest := sha256.Sum256(signedAlone(Call, h.Statement))
 		return must(rsa.SignPKCS1v15(rand.Reader, rsaKey(), crypto.SHA256, digest[:]))
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 PSS with a salt of another length", call: withKey(rsa2048),
@@ -571,25 +571,25 @@ var h6 = []attack{
 		return h.Signature[1:]
 	}), want: tenant.SignatureMalformed, hop: 1, proof: true},
 	{name: "H6 a signature under the prefix of a message", call: calls, do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		return must(sign(c.by[1].PrivateKey, Message, h.Statement))
+		return must(sign(c.by[1].PrivateKey, signedAlone(Message, h.Statement)))
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature under the prefix of a grant", call: calls, do: signature(1, func(c *capture, h *pb.Hop) []byte {
-		return must(sign(c.by[1].PrivateKey, Grant, h.Statement))
+		return must(sign(c.by[1].PrivateKey, signedAlone(Grant, h.Statement)))
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature over the statement alone", call: calls, do: over(func(statement []byte) []byte {
 		return statement
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature over the root alone", call: calls, do: over(func(statement []byte) []byte {
-		return signedBytes(Call, statement)[len(prefixes[Call])+4:]
+		return signedAlone(Call, statement)[len(prefixes[Call])+4:]
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature over a tree of two", call: calls, do: over(func(statement []byte) []byte {
-		b := signedBytes(Call, statement)
+		b := signedAlone(Call, statement)
 		binary.BigEndian.PutUint32(b[len(prefixes[Call]):], 2)
 		return b
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a signature over the statement taken for a node", call: calls, do: over(func(statement []byte) []byte {
 		node := sha256.Sum256(append([]byte{1}, statement...))
-		return append(signedBytes(Call, statement)[:len(prefixes[Call])+4], node[:]...)
+		return append(signedAlone(Call, statement)[:len(prefixes[Call])+4], node[:]...)
 	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
 	{name: "H6 a JWS signature", call: calls, do: over(func(statement []byte) []byte {
 		enc := base64.RawURLEncoding
@@ -766,7 +766,7 @@ var h7 = func() []attack {
 			}
 		}},
 		{"a bit to spare", calls, -1, func(_ testing.TB, c *capture) {
-			for len(encodeText(c.hops))%4 == 0 {
+			for len(toText(c.hops))%4 == 0 {
 				c.change(0, func(s *pb.Statement) { s.Claims.Sub += "x" })
 			}
 			c.text = func(m *Metadata) { m.Hops = m.Hops[:len(m.Hops)-1] + string(next(m.Hops[len(m.Hops)-1])) }
@@ -973,6 +973,77 @@ var h8 = []attack{
 	}), want: tenant.SVIDMalformed, hop: 1},
 }
 
+// grown is calls, but each hop was signed as leaf 3 of a tree of 8.
+func grown(t testing.TB) *capture {
+	c := calls(t)
+	for i := range c.hops.Hops {
+		c.grow(i, i, Call, 3, 8)
+	}
+	return c
+}
+
+// regrown signs hop 1 in another tree, and then changes it.
+func regrown(index, size int, f func(*pb.Hop)) func(testing.TB, *capture) {
+	return func(_ testing.TB, c *capture) {
+		c.grow(1, 1, Call, index, size)
+		f(c.hops.Hops[1])
+	}
+}
+
+// A statement's place in a tree, and the signature of the tree.
+var h11 = []attack{
+	{name: "H11 the index of the sibling", call: grown, do: tree(func(h *pb.Hop) { h.LeafIndex = 2 }), want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H11 the index of a leaf in the other half", call: grown, do: tree(func(h *pb.Hop) { h.LeafIndex = 7 }), want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H11 an index that is the size", call: grown, do: tree(func(h *pb.Hop) { h.LeafIndex = 8 }), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 an index beyond the size", call: grown, do: tree(func(h *pb.Hop) { h.LeafIndex = 3 + 8 }), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 an index with a shorter path", call: calls, do: regrown(0, 3, func(h *pb.Hop) { h.LeafIndex = 2 }), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 a size of 0", call: grown, do: tree(func(h *pb.Hop) { h.TreeSize = 0 }), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 a size of 257, signed", call: calls, do: regrown(0, 257, func(*pb.Hop) {}), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 another size with as long a path", call: grown, do: tree(func(h *pb.Hop) { h.TreeSize = 7 }), want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H11 a size of one with a path", call: grown, do: tree(func(h *pb.Hop) { h.TreeSize, h.LeafIndex = 1, 0 }), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 no path", call: grown, do: tree(func(h *pb.Hop) { h.InclusionPath = nil }), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 a hash less", call: grown, do: tree(func(h *pb.Hop) { h.InclusionPath = h.InclusionPath[:2] }), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 a hash more", call: grown, do: tree(func(h *pb.Hop) {
+		h.InclusionPath = append(h.InclusionPath, make([]byte, 32))
+	}), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 a hash of 31 bytes", call: grown, do: tree(func(h *pb.Hop) { h.InclusionPath[1] = h.InclusionPath[1][:31] }), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 a hash of 33 bytes", call: grown, do: tree(func(h *pb.Hop) {
+		h.InclusionPath[1] = append(h.InclusionPath[1], 0)
+	}), want: tenant.SignatureMalformed, hop: 1},
+	{name: "H11 a bit of the path", call: grown, do: tree(func(h *pb.Hop) { h.InclusionPath[1][0] ^= 1 }), want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H11 a path from the root", call: grown, do: tree(func(h *pb.Hop) { slices.Reverse(h.InclusionPath) }), want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H11 a node taken for the leaf", call: grown, do: tree(func(h *pb.Hop) {
+		h.TreeSize, h.LeafIndex, h.InclusionPath = 4, 1, h.InclusionPath[1:]
+	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H11 a statement that is two hashes", call: grown, do: tree(func(h *pb.Hop) {
+		h.Statement = slices.Concat(h.InclusionPath[0], h.InclusionPath[1])
+	}), want: tenant.ContextMalformed, hop: 1},
+	{name: "H11 another statement in the place", call: grown, do: func(_ testing.TB, c *capture) {
+		c.edit(2, func(s *pb.Statement) { s.Jti[0] ^= 1 })
+	}, want: tenant.SignatureInvalid, hop: 2, proof: true},
+	{name: "H11 a tree that another signer signed", call: grown, do: func(_ testing.TB, c *capture) {
+		c.grow(1, 0, Call, 3, 8)
+	}, want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H11 a tree of messages", call: grown, do: func(_ testing.TB, c *capture) {
+		c.grow(1, 1, Message, 3, 8)
+	}, want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H11 a tree of grants", call: grown, do: func(_ testing.TB, c *capture) {
+		c.grow(1, 1, Grant, 3, 8)
+	}, want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H11 the signature of another tree", call: grown, do: signature(1, func(c *capture, _ *pb.Hop) []byte {
+		return must(sign(c.by[1].PrivateKey, signedBytes(Call, 8, hash{})))
+	}), want: tenant.SignatureInvalid, hop: 1, proof: true},
+	{name: "H9 garbage for a signature that was verified", call: grown, do: signature(2, func(_ *capture, h *pb.Hop) []byte {
+		return append([]byte{h.Signature[0] ^ 1}, h.Signature[1:]...)
+	}), want: tenant.SignatureInvalid, hop: 2, proof: true},
+	{name: "H9 the signature that was verified of another hop", call: again, do: signature(0, func(c *capture, _ *pb.Hop) []byte {
+		return c.hops.Hops[2].Signature // by the same signer
+	}), want: tenant.SignatureInvalid, hop: 0, proof: true},
+	{name: "H9 a certificate that was verified, with others behind it", call: calls, do: func(_ testing.TB, c *capture) {
+		c.certs.Chains[0].Certificates = append(c.certs.Chains[0].Certificates, c.certs.Chains[1].Certificates[0])
+	}, want: tenant.SVIDMalformed, hop: 0, proof: true},
+}
+
 // What stands at the edge of what is refused must pass.
 func TestEdges(t *testing.T) {
 	for _, e := range []struct {
@@ -1006,6 +1077,8 @@ func TestEdges(t *testing.T) {
 			c.replace(2, newCA(newCA(root())).issue("inventory"))
 		}},
 		{"a grant at index 0", granted, func(testing.TB, *capture) {}},
+		{"hops in trees", grown, func(testing.TB, *capture) {}},
+		{"the last of 256 leaves", calls, regrown(255, 256, func(*pb.Hop) {})},
 		{"a narrowing that narrows nothing", calls, statement(func(s *pb.Statement) { s.Narrowing = &pb.Narrowing{} })},
 		{"a narrowing of methods that leaves out its own", calls, statement(func(s *pb.Statement) {
 			s.Narrowing = &pb.Narrowing{Methods: &pb.MethodSet{Values: []string{"/stock.v1.Service/Do"}}}

@@ -4,11 +4,17 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/protobuf/proto"
 
@@ -67,6 +73,10 @@ type capture struct {
 	by    []*x509svid.SVID // the signer of each hop
 	want  Expected
 	text  func(*Metadata) // changes the metadata values, if set
+	// warm remembers what was verified of the capture before, with a generation for
+	// each of the bundles.
+	warm        Cache
+	generations []x509bundle.Source
 }
 
 // send hands the claims from each workload of the path to the next, all of
@@ -104,10 +114,10 @@ func send(t testing.TB, claims *Claims, path []*x509svid.SVID, change func(i int
 		}
 		if i == len(path)-2 {
 			c := &capture{hops: new(pb.HopChain), certs: new(pb.CertificateChains), by: path[:i+1], want: want}
-			if err := decodeText(m.Hops, c.hops); err != nil {
+			if err := fromText(m.Hops, c.hops); err != nil {
 				t.Fatalf("hops: %v", err)
 			}
-			if err := decodeText(m.Certs, c.certs); err != nil {
+			if err := fromText(m.Certs, c.certs); err != nil {
 				t.Fatalf("certs: %v", err)
 			}
 			return c
@@ -121,29 +131,60 @@ func send(t testing.TB, claims *Claims, path []*x509svid.SVID, change func(i int
 // metadata returns the capture as it is on the wire.
 func (c *capture) metadata(t testing.TB) Metadata {
 	t.Helper()
-	m := Metadata{Hops: encodeText(c.hops), Certs: encodeText(c.certs)}
+	m := Metadata{Hops: toText(c.hops), Certs: toText(c.certs)}
 	if c.text != nil {
 		c.text(&m)
 	}
 	return m
 }
 
+// verify verifies without a cache, and with one. H9: the answers are the same.
 func (c *capture) verify(t testing.TB) (*Chain, error) {
 	t.Helper()
-	return Verify(c.metadata(t), c.want)
+	chain, cold := Verify(c.metadata(t), c.want)
+	want := c.want
+	want.Cache = &c.warm
+	if want.Generation = uint64(slices.Index(c.generations, want.Bundles) + 1); want.Generation == 0 {
+		c.generations = append(c.generations, want.Bundles)
+		want.Generation = uint64(len(c.generations))
+	}
+	for range 2 {
+		again, warm := Verify(c.metadata(t), want)
+		if fmt.Sprint(cold) != fmt.Sprint(warm) {
+			t.Errorf("H9 with a cache: %v, without one: %v", warm, cold)
+		}
+		if diff := cmp.Diff(chain, again, cmp.Comparer(sameChain)); diff != "" {
+			t.Errorf("H9 with a cache another chain is verified: %s", diff)
+		}
+	}
+	return chain, cold
+}
+
+// sameChain reports whether two chains say and allow the same.
+func sameChain(a, b *Chain) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return cmp.Equal(a.Claims(), b.Claims(), equateIDs) && slices.Equal(a.Scopes(), b.Scopes()) && slices.Equal(a.Path(), b.Path()) &&
+		a.Until().Equal(b.Until()) && a.sent == b.sent && a.certs() == b.certs() && *a.Origin() == *b.Origin()
 }
 
 // last returns the index of the last hop.
 func (c *capture) last() int { return len(c.hops.Hops) - 1 }
 
-// edit changes statement i and nothing else: no signature, and no prev.
-func (c *capture) edit(i int, f func(*pb.Statement)) {
+func (c *capture) statement(i int) *pb.Statement {
 	s := new(pb.Statement)
 	if err := proto.Unmarshal(c.hops.Hops[i].Statement, s); err != nil {
 		panic(err)
 	}
+	return s
+}
+
+// edit changes statement i and nothing else: no signature, and no prev.
+func (c *capture) edit(i int, f func(*pb.Statement)) {
+	s := c.statement(i)
 	f(s)
-	c.hops.Hops[i].Statement = must(proto.MarshalOptions{Deterministic: true}.Marshal(s))
+	c.hops.Hops[i].Statement = canonical(s)
 }
 
 // sign signs statement i anew, with the key of its signer.
@@ -151,11 +192,27 @@ func (c *capture) sign(i int) {
 	h := c.hops.Hops[i]
 	s := new(pb.Statement)
 	_ = proto.Unmarshal(h.Statement, s) // attacks have statements that are none
-	signature, err := sign(c.by[i].PrivateKey, Kind(s.Kind), h.Statement)
+	signature, err := sign(c.by[i].PrivateKey, signedAlone(Kind(s.Kind), h.Statement))
 	if err != nil { // attacks have keys that cannot sign
 		signature = make([]byte, 64)
 	}
 	h.Signature = signature
+}
+
+// grow signs hop i with the key of another as a leaf of a tree of a kind.
+func (c *capture) grow(i, by int, kind Kind, index, size int) {
+	h := c.hops.Hops[i]
+	statements := make([]string, size)
+	for j := range statements {
+		statements[j] = fmt.Sprintf("statement %d of hop %d", j, i)
+	}
+	statements[index] = string(h.Statement)
+	b, hops := planted(statements)
+	h.TreeSize, h.LeafIndex, h.InclusionPath = uint32(size), uint32(index), nil
+	for _, sibling := range hops[index].path {
+		h.InclusionPath = append(h.InclusionPath, []byte(sibling))
+	}
+	h.Signature = must(sign(c.by[by].PrivateKey, signedBytes(kind, h.TreeSize, b.tree.root())))
 }
 
 // relink sets prev of the hops after i.
@@ -208,4 +265,72 @@ func certificateChain(certs []*x509.Certificate) *pb.CertificateChain {
 		m.Certificates = append(m.Certificates, c.Raw)
 	}
 	return m
+}
+
+// The reference for what wire.go does by hand: protobuf-go, in the encoding that
+// SPEC.md, section 4, calls canonical.
+
+func canonical(m proto.Message) []byte {
+	return must(proto.MarshalOptions{Deterministic: true}.Marshal(m))
+}
+
+// readCanonical fails for bytes that are not the canonical encoding of what they hold.
+func readCanonical(b []byte, m proto.Message) error {
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, m); err != nil {
+		return err
+	}
+	if !bytes.Equal(canonical(m), b) {
+		return errors.New("not canonical")
+	}
+	return nil
+}
+
+func toText(m proto.Message) string { return base64.RawURLEncoding.EncodeToString(canonical(m)) }
+
+func fromText(text string, m proto.Message) error {
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return err
+	}
+	return readCanonical(b, m)
+}
+
+// signedAlone returns what is signed for a tree of one.
+func signedAlone(kind Kind, statement []byte) []byte {
+	return signedBytes(kind, 1, sha256.Sum256(append([]byte{0}, statement...)))
+}
+
+// batches returns n calls over so many hops that differ in their last, whose
+// statements were signed size at a time.
+func batches(t testing.TB, depth, size, n int) (calls []Metadata, want Expected) {
+	t.Helper()
+	p := path(names[:depth+1]...)
+	chain, err := Begin(goodClaims())
+	if depth > 1 {
+		chain, err = send(t, goodClaims(), p[:depth], nil).verify(t)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, callee := p[depth-1], p[depth]
+	to := Handover{Kind: Call, Audience: callee.ID.String(), Target: methodOf(callee), Binding: [32]byte{1}, Now: noon}
+	for len(calls) < n {
+		b := new(batch)
+		var hops []*sealed
+		for range min(size, n-len(calls)) {
+			h := &sealed{encoded: string(must(must(chain.next(signer, to)).Marshal()))}
+			hops = append(hops, h)
+			b.leaves = append(b.leaves, leafHash(h.encoded))
+		}
+		if b.sign(signer.PrivateKey, Call); b.err != nil {
+			t.Fatal(b.err)
+		}
+		for i, h := range hops {
+			b.seal(h, i)
+			calls = append(calls, chain.encode(h))
+		}
+	}
+	return calls, Expected{
+		Kind: Call, Peer: signer.Certificates, Self: callee.ID, Target: to.Target, Binding: to.Binding, Bundles: root().bundles(), Now: noon,
+	}
 }

@@ -1,12 +1,14 @@
 package hop
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -14,7 +16,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/tenantmesh/tenantmesh/internal/leaf"
-	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -24,6 +25,10 @@ type Chain struct {
 	claims *Claims
 	hops   []signed
 	scopes []string // in force after all narrowings
+	// What goes before the next hop on the wire: the encoded hops, and the
+	// certificates of their signers, as text.
+	sent  string
+	certs func() string
 }
 
 // String names the tenant, the transaction and the number of hops, and no other
@@ -40,10 +45,52 @@ func (c Chain) GoString() string { return "hop.Chain{" + c.String() + "}" }
 
 // signed is one verified hop.
 type signed struct {
-	hop       *pb.Hop
+	sealed
+	root      hash // of its tree
 	statement *Statement
+	by        *signer
+	known     bool // that the signature verifies
 	signer    *leaf.Verified
-	certs     []*x509.Certificate // the signer's, leaf first
+}
+
+// sum is what the next statement has as prev.
+func (h *sealed) sum() hash {
+	return sha256.Sum256(append(make([]byte, 0, 1024), h.encoded...))
+}
+
+// proof returns what the signature's verification depends on.
+func (h *signed) proof() proof {
+	return proof{h.statement.Signer, h.statement.Kind, h.size, h.root, h.signature}
+}
+
+// signer is the certificates of a signer.
+type signer struct {
+	chain      string              // the encoding of their CertificateChain
+	certs      []*x509.Certificate // leaf first
+	thumbprint hash                // of the leaf
+	id         spiffeid.ID
+	malformed  error // the leaf has not the form of an SVID
+	verified   atomic.Pointer[verified]
+}
+
+// verified is a signer that chains to the bundles of a generation.
+type verified struct {
+	generation uint64
+	*leaf.Verified
+}
+
+// verify is [leaf.Verify]. What was found before holds as long as the bundles are
+// the same and the certificates valid.
+func (s *signer) verify(want Expected) (*leaf.Verified, error) {
+	if v := s.verified.Load(); v != nil && v.generation == want.Generation && v.Valid(want.Now) == nil {
+		return v.Verified, nil
+	}
+	v, err := leaf.Verify(s.certs, want.Bundles, want.Now)
+	if err != nil {
+		return nil, err
+	}
+	s.verified.Store(&verified{want.Generation, v})
+	return v, nil
 }
 
 // Begin returns a chain of no hops that holds the claims, for the workload
@@ -55,7 +102,7 @@ func Begin(c *Claims) (*Chain, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	return &Chain{claims: c, scopes: c.Scopes}, nil
+	return &Chain{claims: c, scopes: c.Scopes, certs: func() string { return "" }}, nil
 }
 
 // Claims returns a copy of the claims, and nil for the zero Chain.
@@ -129,7 +176,7 @@ func (c *Chain) Origin() *Parent {
 	if len(c.hops) == 0 {
 		return nil
 	}
-	return &Parent{c.claims.Transaction, sha256.Sum256(c.hops[len(c.hops)-1].hop.Statement)}
+	return &Parent{c.claims.Transaction, c.hops[len(c.hops)-1].sum()}
 }
 
 // Trusted says whether the certificates of all signers chain to the bundles at
@@ -137,7 +184,7 @@ func (c *Chain) Origin() *Parent {
 // [Verify] does for a signer.
 func (c *Chain) Trusted(bundles x509bundle.Source, now time.Time) error {
 	for i, h := range c.hops {
-		if _, err := leaf.Verify(h.certs, bundles, now); err != nil {
+		if _, err := leaf.Verify(h.by.certs, bundles, now); err != nil {
 			return atHop(err, i)
 		}
 	}
@@ -168,18 +215,23 @@ type Handover struct {
 // [Chain.Valid] and [Statement.Marshal] do, with [tenant.KeyUnsupported], and with
 // [tenant.Internal] where the key does not sign.
 func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
+	return (&Signer{SVID: svid, MaxBatch: 1}).Sign(context.Background(), c, to)
+}
+
+// next returns the statement that hands the chain on.
+func (c *Chain) next(svid *x509svid.SVID, to Handover) (*Statement, error) {
 	if len(c.hops) >= MaxHops {
-		return Metadata{}, tenant.Deny(tenant.ChainTooLong, "a chain has at most %d hops", MaxHops)
+		return nil, tenant.Deny(tenant.ChainTooLong, "a chain has at most %d hops", MaxHops)
 	}
 	if err := c.Valid(to.Now); err != nil {
-		return Metadata{}, err
+		return nil, err
 	}
 	if svid == nil || len(svid.Certificates) == 0 || svid.PrivateKey == nil {
-		return Metadata{}, tenant.Deny(tenant.IdentityUnavailable, "no SVID to sign with")
+		return nil, tenant.Deny(tenant.IdentityUnavailable, "no SVID to sign with")
 	}
 	own := svid.Certificates[0]
 	if !to.Now.Before(own.NotAfter) {
-		return Metadata{}, tenant.Deny(tenant.IdentityUnavailable, "the SVID of this connection expired at %s", own.NotAfter.Format(time.RFC3339))
+		return nil, tenant.Deny(tenant.IdentityUnavailable, "the SVID of this connection expired at %s", own.NotAfter.Format(time.RFC3339))
 	}
 	s := &Statement{
 		Kind:      to.Kind,
@@ -197,52 +249,39 @@ func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
 		random = rand.Reader
 	}
 	if _, err := io.ReadFull(random, s.TokenID[:]); err != nil {
-		return Metadata{}, tenant.Deny(tenant.Internal, "no randomness: %w", err)
+		return nil, tenant.Deny(tenant.Internal, "no randomness: %w", err)
 	}
 	if s.Index == 0 {
 		s.Claims = c.claims
 	} else {
 		last := c.hops[s.Index-1]
-		s.Prev = sha256.Sum256(last.hop.Statement)
+		s.Prev = last.sum()
 		s.Expires = earlier(s.Expires, last.statement.Expires)
 	}
 	if _, err := narrow(append(c.statements(), s)); err != nil {
-		return Metadata{}, err
+		return nil, err
 	}
-	b, err := s.Marshal()
-	if err != nil {
-		return Metadata{}, err
-	}
-	signature, err := sign(svid.PrivateKey, s.Kind, b)
-	if err != nil {
-		return Metadata{}, err
-	}
-	m := c.encode(&pb.Hop{Statement: b, Signature: signature, TreeSize: 1})
-	if err := m.checkSize(); err != nil {
-		return Metadata{}, err
-	}
-	return m, nil
+	return s, nil
 }
 
-// encode returns the chain with one more hop for the wire, with the
-// certificates of all signers but that hop's, each once, in the order of their
-// first hop.
-func (c *Chain) encode(next *pb.Hop) Metadata {
-	hops, certs := new(pb.HopChain), new(pb.CertificateChains)
-	seen := make(map[[sha256.Size]byte]bool)
+// encode returns the chain with one more hop for the wire.
+func (c *Chain) encode(next *sealed) Metadata {
+	b := append(make([]byte, 0, len(c.sent)+1024), c.sent...)
+	return Metadata{Hops: encodeText(appendMessage(b, 1, next.append)), Certs: c.certs()}
+}
+
+// encodeCerts returns the certificates of all signers for the wire, each once, in
+// the order of their first hop.
+func (c *Chain) encodeCerts() string {
+	var b []byte
+	seen := make(map[hash]bool)
 	for _, h := range c.hops {
-		hops.Hops = append(hops.Hops, h.hop)
-		if !seen[h.statement.Signer] {
-			seen[h.statement.Signer] = true
-			chain := new(pb.CertificateChain)
-			for _, cert := range h.certs {
-				chain.Certificates = append(chain.Certificates, cert.Raw)
-			}
-			certs.Chains = append(certs.Chains, chain)
+		if s := h.statement.Signer; !seen[s] {
+			seen[s] = true
+			b = appendElement(b, 1, h.by.chain)
 		}
 	}
-	hops.Hops = append(hops.Hops, next)
-	return Metadata{Hops: encodeText(hops), Certs: encodeText(certs)}
+	return encodeText(b)
 }
 
 func (c *Chain) statements() []*Statement {

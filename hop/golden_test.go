@@ -148,7 +148,7 @@ func FuzzParseStatement(f *testing.F) {
 	statements := vectorStatements(f)
 	for _, g := range seeds(f) {
 		m := new(pb.HopChain)
-		if err := decodeText(g.Hops, m); err != nil {
+		if err := fromText(g.Hops, m); err != nil {
 			f.Fatal(err)
 		}
 		for _, h := range m.Hops {
@@ -172,6 +172,55 @@ func FuzzParseStatement(f *testing.F) {
 		}
 		if string(again) != string(b) {
 			t.Fatalf("parsed from\n%x\nand marshals to\n%x", b, again)
+		}
+	})
+}
+
+// What is read by hand is what protobuf-go reads, and of it only what it writes.
+func FuzzWire(f *testing.F) {
+	added := 0
+	for _, g := range append(seeds(f), vectorCalls(f)...) {
+		hops, hopsErr := base64.RawURLEncoding.DecodeString(g.Hops)
+		certs, certsErr := base64.RawURLEncoding.DecodeString(g.Certs)
+		if hopsErr == nil && certsErr == nil {
+			f.Add(hops, certs)
+			added++
+		}
+	}
+	if added == 0 {
+		f.Fatal("no seeds")
+	}
+	f.Fuzz(func(t *testing.T, b, certs []byte) {
+		want := new(pb.HopChain)
+		wantErr := readCanonical(b, want)
+		hops, err := parseHops(string(b))
+		if (err == nil) != (wantErr == nil) || err == nil && len(hops) != len(want.Hops) {
+			t.Fatalf("hops: %v, protobuf-go: %v", err, wantErr)
+		}
+		for i, h := range want.GetHops() {
+			if wantErr != nil {
+				break
+			}
+			got := hops[i].sealed
+			same := got.encoded == string(h.Statement) && got.signature == string(h.Signature) && got.size == h.TreeSize &&
+				got.index == h.LeafIndex && slices.EqualFunc(got.path, h.InclusionPath, func(a string, b []byte) bool { return a == string(b) })
+			if !same {
+				t.Fatalf("hop %d: %+v, protobuf-go: %v", i, got, h)
+			}
+			if _, err := ParseStatement(h.Statement); err == nil && readCanonical(h.Statement, new(pb.Statement)) != nil {
+				t.Fatalf("not the canonical encoding of a statement, and it was read: %x", h.Statement)
+			}
+		}
+		chains := new(pb.CertificateChains)
+		wantErr = readCanonical(certs, chains)
+		got, err := parseChains(string(certs))
+		if (err == nil) != (wantErr == nil) || err == nil && len(got) != len(chains.Chains) {
+			t.Fatalf("certificates: %v, protobuf-go: %v", err, wantErr)
+		}
+		for i, c := range got {
+			if !slices.EqualFunc(c.ders, chains.Chains[i].Certificates, func(a string, b []byte) bool { return a == string(b) }) {
+				t.Fatalf("chain %d is another", i)
+			}
 		}
 	})
 }

@@ -107,11 +107,18 @@ func TestLeastClaims(t *testing.T) {
 func TestSize(t *testing.T) {
 	claims := goodClaims()
 	claims.Attributes, claims.Request, claims.Parent, claims.Elevation = nil, nil, nil, ""
-	m := send(t, claims, path("gateway", "orders", "inventory", "stock"), nil).metadata(t)
+	c := send(t, claims, path("gateway", "orders", "inventory", "stock"), nil)
+	m := c.metadata(t)
 	if len(m.Hops) > 1536 {
 		t.Errorf("three hops take %d bytes", len(m.Hops))
 	}
 	t.Logf("three hops: %d bytes, and %d bytes of certificates", len(m.Hops), len(m.Certs))
+	for size, most := range map[int]int{2: 48, 8: 140, 32: 231, 256: 368} { // SPEC.md, section 5
+		c.grow(2, 2, Call, size-1, size)
+		if n := len(c.metadata(t).Hops) - len(m.Hops); n > most {
+			t.Errorf("a place among %d takes %d bytes, more than %d", size, n, most)
+		}
+	}
 }
 
 // Fractions of seconds have no place on the wire.
@@ -302,6 +309,31 @@ func TestValid(t *testing.T) {
 	})
 }
 
+// Timely asks of a chain what Verify asks of times.
+func TestTimely(t *testing.T) {
+	c := calls(t)
+	chain, err := c.verify(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		at   time.Duration
+		want tenant.Reason
+	}{
+		{0, ""}, {Freshness, ""}, {-Skew, ""},
+		{Freshness + time.Second, tenant.ContextStale}, {-Skew - time.Second, tenant.ContextNotYetValid}, {5 * time.Minute, tenant.ContextExpired},
+	} {
+		c.want.Now = noon.Add(tt.at)
+		_, err := c.verify(t)
+		if got := chain.Timely(c.want.Now); tenant.ReasonOf(got) != tt.want || fmt.Sprint(got) != fmt.Sprint(err) {
+			t.Errorf("%s: %v, and Verify %v; want %q", tt.at, got, err, tt.want)
+		}
+	}
+	if err := new(Chain).Timely(noon); tenant.ReasonOf(err) != tenant.ContextMissing {
+		t.Errorf("the zero Chain: %v, want %s", err, tenant.ContextMissing)
+	}
+}
+
 // The parent of what is derived from a chain is its last statement.
 func TestOrigin(t *testing.T) {
 	c := calls(t)
@@ -358,7 +390,7 @@ func TestSignedBytes(t *testing.T) {
 		Call: "tenantmesh-v1-call\x00", Message: "tenantmesh-v1-message\x00", Grant: "tenantmesh-v1-grant\x00",
 	} {
 		want := prefix + "\x00\x00\x00\x01" + string(leaf[:])
-		if got := string(signedBytes(kind, []byte("statement"))); got != want {
+		if got := string(signedAlone(kind, []byte("statement"))); got != want {
 			t.Errorf("%s: %q, want %q", kind, got, want)
 		}
 	}
@@ -368,11 +400,11 @@ func TestSignedBytes(t *testing.T) {
 func TestSignIsLowS(t *testing.T) {
 	for _, key := range []crypto.Signer{newKey(elliptic.P256()), p384()} {
 		for range 32 {
-			signature, err := sign(key, Call, []byte("statement"))
+			signature, err := sign(key, signedAlone(Call, []byte("statement")))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := verify(key.Public(), Call, []byte("statement"), signature); err != nil {
+			if err := verify(key.Public(), signedAlone(Call, []byte("statement")), signature); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -474,7 +506,7 @@ func TestVerifyRefusesKeys(t *testing.T) {
 	for name, pub := range map[string]crypto.PublicKey{
 		"Ed25519": edKey, "P-224": newKey(elliptic.P224()).Public(), "RSA 1024": must(rsa.GenerateKey(rand.Reader, 1024)).Public(), "none": nil,
 	} {
-		if err := verify(pub, Call, []byte("statement"), nil); tenant.ReasonOf(err) != tenant.KeyUnsupported {
+		if err := verify(pub, nil, nil); tenant.ReasonOf(err) != tenant.KeyUnsupported {
 			t.Errorf("H6 %s: %v, want %s", name, err, tenant.KeyUnsupported)
 		}
 	}

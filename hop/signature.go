@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	_ "crypto/sha512" // for P-384
 	"encoding/binary"
 	"math/big"
@@ -25,15 +24,13 @@ var prefixes = map[Kind]string{
 	Grant:   "tenantmesh-v1-grant\x00",
 }
 
-// signedBytes returns what is signed for a tree of one: the kind's prefix, the
-// number of leaves, and the root, which is the leaf's hash (RFC 9162, section 2.1.1).
-func signedBytes(kind Kind, statement []byte) []byte {
-	root := sha256.New()
-	root.Write([]byte{0})
-	root.Write(statement)
-	b := append([]byte(nil), prefixes[kind]...)
-	b = binary.BigEndian.AppendUint32(b, 1)
-	return root.Sum(b)
+// signedBytes returns what is signed: the prefix of the kind of all statements of
+// a tree, the number of its leaves, and its root.
+func signedBytes(kind Kind, size uint32, root hash) []byte {
+	b := make([]byte, 0, 64)
+	b = append(b, prefixes[kind]...)
+	b = binary.BigEndian.AppendUint32(b, size)
+	return append(b, root[:]...)
 }
 
 // algorithm is what follows from a certificate's key, and from nothing else.
@@ -71,9 +68,9 @@ func (a algorithm) digest(message []byte) []byte {
 // PS256 of RFC 7518, section 3.5.
 var pss = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
 
-// sign signs a statement. An ECDSA signature is r and s, each of the curve's
+// sign signs the bytes of a tree. An ECDSA signature is r and s, each of the curve's
 // size (IEEE P1363), with the lower of s and n-s.
-func sign(key crypto.Signer, kind Kind, statement []byte) ([]byte, error) {
+func sign(key crypto.Signer, message []byte) ([]byte, error) {
 	alg, err := algorithmOf(key.Public())
 	if err != nil {
 		return nil, err
@@ -82,7 +79,7 @@ func sign(key crypto.Signer, kind Kind, statement []byte) ([]byte, error) {
 	if alg.n == nil {
 		opts = pss
 	}
-	signature, err := key.Sign(rand.Reader, alg.digest(signedBytes(kind, statement)), opts)
+	signature, err := key.Sign(rand.Reader, alg.digest(message), opts)
 	if err != nil {
 		return nil, tenant.Deny(tenant.Internal, "the key does not sign: %w", err)
 	}
@@ -111,14 +108,9 @@ func (a algorithm) fromDER(der []byte) ([]byte, error) {
 	return out, nil
 }
 
-// verify fails with [tenant.KeyUnsupported], [tenant.SignatureMalformed] or
-// [tenant.SignatureInvalid].
-func verify(pub crypto.PublicKey, kind Kind, statement, signature []byte) error {
-	return verifyMessage(pub, signedBytes(kind, statement), signature)
-}
-
-// verifyMessage is verify for the bytes that are signed.
-func verifyMessage(pub crypto.PublicKey, message, signature []byte) error {
+// verify checks a signature over the bytes of a tree. It fails with
+// [tenant.KeyUnsupported], [tenant.SignatureMalformed] or [tenant.SignatureInvalid].
+func verify(pub crypto.PublicKey, message, signature []byte) error {
 	alg, err := algorithmOf(pub)
 	if err != nil {
 		return err

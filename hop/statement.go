@@ -1,19 +1,15 @@
 package hop
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/tenantmesh/tenantmesh/internal/leaf"
 	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
@@ -95,88 +91,14 @@ func (s *Statement) Marshal() ([]byte, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	m := &pb.Statement{
-		Version: Version,
-		Kind:    pb.Kind(s.Kind),
-		Index:   uint32(s.Index), //nolint:gosec // check bounds it by MaxHops
-		X5TS256: s.Signer[:],
-		Aud:     s.Audience,
-		Target:  s.Target,
-		Iat:     seconds(s.IssuedAt),
-		Exp:     seconds(s.Expires),
-		Jti:     s.TokenID[:],
-	}
-	if s.Index > 0 {
-		m.Prev = s.Prev[:]
-	}
-	if s.Kind != Grant {
-		m.Binding = s.Binding[:]
-	}
-	if s.Claims != nil {
-		m.Claims = claimsToProto(s.Claims)
-	}
-	if n := s.Narrowing; n != nil {
-		m.Narrowing = &pb.Narrowing{}
-		if n.Scopes != nil {
-			m.Narrowing.Scope = &pb.ScopeSet{Values: n.Scopes}
-		}
-		if n.Methods != nil {
-			m.Narrowing.Methods = &pb.MethodSet{Values: n.Methods}
-		}
-	}
-	return marshal(m), nil
+	return s.append(make([]byte, 0, 512)), nil
 }
 
 // ParseStatement parses the canonical encoding of a statement: what it returns
 // marshals to b. It fails with [tenant.ContextMalformed],
 // [tenant.VersionUnsupported], [tenant.KindMismatch] or [tenant.ChainBroken].
 func ParseStatement(b []byte) (*Statement, error) {
-	m := new(pb.Statement)
-	if err := unmarshal(b, m); err != nil {
-		return nil, err
-	}
-	if m.Version != Version {
-		return nil, tenant.Deny(tenant.VersionUnsupported, "statement of version %d", m.Version)
-	}
-	s := &Statement{
-		Kind:     Kind(m.Kind),
-		Index:    int(m.Index),
-		Audience: m.Aud,
-		Target:   m.Target,
-		IssuedAt: fromSeconds(m.Iat),
-		Expires:  fromSeconds(m.Exp),
-	}
-	if (m.Index == 0) != (len(m.Prev) == 0) {
-		return nil, tenant.Deny(tenant.ChainBroken, "prev stands everywhere but at index 0")
-	}
-	if (s.Kind == Grant) != (len(m.Binding) == 0) {
-		return nil, malformed("a %s has the wrong binding", s.Kind)
-	}
-	if !fill(s.Signer[:], m.X5TS256) || !fill(s.TokenID[:], m.Jti) ||
-		len(m.Prev) > 0 && !fill(s.Prev[:], m.Prev) ||
-		len(m.Binding) > 0 && !fill(s.Binding[:], m.Binding) {
-		return nil, malformed("a hash, binding or jti of the wrong size")
-	}
-	if m.Claims != nil {
-		c, err := claimsFromProto(m.Claims)
-		if err != nil {
-			return nil, err
-		}
-		s.Claims = c
-	}
-	if n := m.Narrowing; n != nil {
-		s.Narrowing = &Narrowing{}
-		if n.Scope != nil {
-			s.Narrowing.Scopes = append([]string{}, n.Scope.Values...)
-		}
-		if n.Methods != nil {
-			s.Narrowing.Methods = append([]string{}, n.Methods.Values...)
-		}
-	}
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return parseStatement(string(b))
 }
 
 // check holds for every statement, signed or received.
@@ -262,146 +184,9 @@ func (c *Claims) check() error {
 	return nil
 }
 
-func claimsToProto(c *Claims) *pb.Claims {
-	m := &pb.Claims{
-		Txn:   c.Transaction,
-		Sub:   c.Subject,
-		Iss:   c.Issuer,
-		Scope: c.Scopes,
-		Tctx: &pb.TransactionContext{
-			Tenant:         c.Tenant.String(),
-			TenantUid:      c.TenantUID,
-			Classification: c.Classification,
-			Attributes:     attributesToProto(c.Attributes),
-		},
-		Iat: seconds(c.IssuedAt),
-		Exp: seconds(c.Expires),
-	}
-	if len(c.Request) > 0 {
-		m.Rctx = &pb.RequestContext{Attributes: attributesToProto(c.Request)}
-	}
-	if c.Parent != nil {
-		m.Parent = &pb.Parent{Txn: c.Parent.Transaction, Statement: c.Parent.Statement[:]}
-	}
-	if c.Elevation != "" {
-		m.Elevation = &pb.Elevation{Id: c.Elevation}
-	}
-	return m
-}
-
-func claimsFromProto(m *pb.Claims) (*Claims, error) {
-	id, err := tenant.ParseID(m.GetTctx().GetTenant())
-	if err != nil {
-		return nil, malformed("the tenant is not a tenant ID: %w", err)
-	}
-	c := &Claims{
-		Transaction:    m.Txn,
-		Tenant:         id,
-		TenantUID:      m.Tctx.TenantUid,
-		Subject:        m.Sub,
-		Issuer:         m.Iss,
-		Scopes:         m.Scope,
-		Classification: m.Tctx.Classification,
-		IssuedAt:       fromSeconds(m.Iat),
-		Expires:        fromSeconds(m.Exp),
-	}
-	if c.Attributes, err = attributesFromProto(m.Tctx.Attributes); err != nil {
-		return nil, err
-	}
-	if m.Rctx != nil {
-		if len(m.Rctx.Attributes) == 0 {
-			return nil, malformed("an rctx that says nothing is left out")
-		}
-		if c.Request, err = attributesFromProto(m.Rctx.Attributes); err != nil {
-			return nil, err
-		}
-	}
-	if p := m.Parent; p != nil {
-		c.Parent = &Parent{Transaction: p.Txn}
-		if !fill(c.Parent.Statement[:], p.Statement) {
-			return nil, malformed("a parent names a statement")
-		}
-	}
-	if e := m.Elevation; e != nil {
-		if e.Id == "" {
-			return nil, malformed("an elevation has an id")
-		}
-		c.Elevation = e.Id
-	}
-	return c, nil
-}
-
-func attributesToProto(m map[string]string) []*pb.Attribute {
-	var out []*pb.Attribute
-	for k, v := range m {
-		out = append(out, &pb.Attribute{Name: k, Value: v})
-	}
-	slices.SortFunc(out, func(a, b *pb.Attribute) int { return strings.Compare(a.Name, b.Name) })
-	return out
-}
-
-func attributesFromProto(in []*pb.Attribute) (map[string]string, error) {
-	if len(in) == 0 {
-		return nil, nil
-	}
-	out := make(map[string]string, len(in))
-	for i, a := range in {
-		if i > 0 && a.Name <= in[i-1].Name {
-			return nil, malformed("attributes are sorted by name, each once")
-		}
-		out[a.Name] = a.Value
-	}
-	return out, nil
-}
-
-// marshal encodes with fields in order, as unmarshal demands. No message of
-// the format has a map or a oneof, which protobuf-go would order otherwise.
-// It fails only for strings that are not UTF-8, which no message here holds
-// that was checked or unmarshalled; nothing would be accepted for its empty result.
-func marshal(m proto.Message) []byte {
-	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	return b
-}
-
-// unmarshal accepts only the bytes that m encodes to: unknown fields are
-// dropped, so that they too make a difference.
-func unmarshal(b []byte, m proto.Message) error {
-	if err := (proto.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: 8}).Unmarshal(b, m); err != nil {
-		return malformed("%w", err)
-	}
-	if !bytes.Equal(b, marshal(m)) {
-		return malformed("not the canonical encoding")
-	}
-	return nil
-}
-
-// encodeText and decodeText turn a message into the value of a metadata key
-// and back: unpadded base64url (RFC 4648, section 5) with no bits to spare.
-func encodeText(m proto.Message) string {
-	return base64.RawURLEncoding.EncodeToString(marshal(m))
-}
-
-func decodeText(s string, m proto.Message) error {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	// The decoder passes over line ends, hence the length.
-	if err != nil || base64.RawURLEncoding.EncodedLen(len(b)) != len(s) {
-		return malformed("not unpadded base64url")
-	}
-	return unmarshal(b, m)
-}
-
 func malformed(format string, args ...any) error {
 	return tenant.Deny(tenant.ContextMalformed, format, args...)
 }
-
-// fill copies src to dst, and reports whether it has exactly dst's size.
-func fill(dst, src []byte) bool {
-	copy(dst, src)
-	return len(src) == len(dst)
-}
-
-func seconds(t time.Time) uint64     { return uint64(t.Unix()) } //nolint:gosec // isWindow bounds it
-func fromSeconds(s uint64) time.Time { return time.Unix(int64(min(s, maxSeconds+1)), 0).UTC() }
 
 // isWindow reports whether iat and exp can stand in a statement or in claims.
 func isWindow(iat, exp time.Time) bool {

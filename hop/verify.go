@@ -1,17 +1,19 @@
 package hop
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/tenantmesh/tenantmesh/internal/leaf"
-	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -38,6 +40,11 @@ type Expected struct {
 	Binding [32]byte
 	// Bundles are those of all signers' trust domains.
 	Bundles x509bundle.Source
+	// Generation tells Bundles from others that the Cache is used with. Nothing
+	// is remembered of certificates where it is 0.
+	Generation uint64
+	// Cache, if not nil, spares verifying again what was verified before.
+	Cache *Cache
 	// Now is the time of verification.
 	Now time.Time
 }
@@ -53,14 +60,14 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 	if len(want.Peer) == 0 {
 		return nil, tenant.Deny(tenant.PeerUnauthenticated, "a chain is verified against the peer that presented it")
 	}
-	c, err := parse(m.Hops)
+	c, err := parse(m.Hops, want.Cache)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.checkLast(want); err != nil {
 		return nil, err
 	}
-	if err := c.resolveSigners(m.Certs, want.Peer); err != nil {
+	if err := c.resolveSigners(m.Certs, want); err != nil {
 		return nil, err
 	}
 	if err := c.checkHandovers(); err != nil {
@@ -76,7 +83,8 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 	if err := c.checkProofs(want); err != nil {
 		return nil, err
 	}
-	c.claims, c.scopes = c.hops[0].statement.Claims, scopes
+	c.claims, c.scopes, c.certs = c.hops[0].statement.Claims, scopes, sync.OnceValue(c.encodeCerts)
+	c.remember(want)
 	return c, nil
 }
 
@@ -87,49 +95,54 @@ func UnverifiedClaims(m Metadata) *Claims {
 	if m.checkSize() != nil {
 		return nil
 	}
-	c, err := parse(m.Hops)
+	c, err := parse(m.Hops, nil)
 	if err != nil {
 		return nil
 	}
 	return c.hops[0].statement.Claims
 }
 
-// parse reads the hops and checks what needs no more than their statements:
-// kinds, indices, prev, jti.
-func parse(text string) (*Chain, error) {
-	m := new(pb.HopChain)
-	if err := decodeText(text, m); err != nil {
+// parse reads the hops and checks what needs no more than their statements and
+// places in their trees: kinds, indices, prev, jti.
+func parse(text string, cache *Cache) (*Chain, error) {
+	m, err := decodeText(text)
+	if err != nil {
 		return nil, err
 	}
-	if len(m.Hops) == 0 {
+	hops, err := parseHops(m)
+	if err != nil {
+		return nil, err
+	}
+	if len(hops) == 0 {
 		return nil, tenant.Deny(tenant.ContextMissing, "no hops") // the empty text is a chain that has none
 	}
-	if len(m.Hops) > MaxHops {
-		return nil, tenant.Deny(tenant.ChainTooLong, "%d hops, at most %d are allowed", len(m.Hops), MaxHops)
+	if len(hops) > MaxHops {
+		return nil, tenant.Deny(tenant.ChainTooLong, "%d hops, at most %d are allowed", len(hops), MaxHops)
 	}
-	c := &Chain{hops: make([]signed, len(m.Hops))}
-	for i, h := range m.Hops {
-		s, err := ParseStatement(h.Statement)
+	for i := range hops {
+		h := &hops[i]
+		s, err := cache.parse(&h.sealed, i == len(hops)-1)
 		if err != nil {
 			return nil, atHop(err, i)
 		}
-		if h.TreeSize != 1 || h.LeafIndex != 0 || len(h.InclusionPath) != 0 {
-			return nil, tenant.Deny(tenant.SignatureMalformed, "only trees of one statement are accepted").AtHop(i)
+		var ok bool
+		if h.root, ok = h.sealed.root(); !ok {
+			return nil, tenant.Deny(tenant.SignatureMalformed, "not a place in a tree of at most %d statements", MaxTree).AtHop(i)
 		}
 		if s.Index != i {
 			return nil, tenant.Deny(tenant.ChainBroken, "a statement with index %d", s.Index).AtHop(i)
 		}
-		if i > 0 && s.Prev != sha256.Sum256(m.Hops[i-1].Statement) {
+		if i > 0 && s.Prev != hops[i-1].sum() {
 			return nil, tenant.Deny(tenant.ChainBroken, "prev is not the statement before").AtHop(i)
 		}
-		for _, before := range c.hops[:i] {
+		for _, before := range hops[:i] {
 			if before.statement.TokenID == s.TokenID {
 				return nil, tenant.Deny(tenant.TokenIDRepeated, "a jti of an earlier hop").AtHop(i)
 			}
 		}
-		c.hops[i] = signed{hop: h, statement: s}
+		h.statement = s
 	}
-	return c, nil
+	return &Chain{hops: hops, sent: m}, nil
 }
 
 // checkLast checks that the last hop was made by this peer, for this workload,
@@ -155,66 +168,81 @@ func (c *Chain) checkLast(want Expected) error {
 // resolveSigners gives each hop its signer's certificates: the peer's for the
 // last, those that were sent for the others. Exactly the certificates that are
 // needed are accepted, in the order of their first hop.
-func (c *Chain) resolveSigners(text string, peer []*x509.Certificate) error {
-	m := new(pb.CertificateChains)
-	if err := decodeText(text, m); err != nil {
+func (c *Chain) resolveSigners(text string, want Expected) error {
+	m, err := decodeText(text)
+	if err != nil {
 		return err
 	}
-	known := make(map[[sha256.Size]byte][]*x509.Certificate)
+	chains, err := parseChains(m)
+	if err != nil {
+		return err
+	}
 	last := len(c.hops) - 1
 	for i := range c.hops[:last] {
 		h := &c.hops[i]
-		if h.certs = known[h.statement.Signer]; h.certs != nil {
+		if h.by = c.signerBefore(i); h.by != nil {
 			continue
 		}
-		if len(known) == len(m.Chains) {
+		if len(chains) == 0 {
 			return tenant.Deny(tenant.CertificateMissing, "the signer's certificates were not sent").AtHop(i)
 		}
-		certs, err := parseCertificates(m.Chains[len(known)])
-		if err != nil {
+		if h.by, err = want.signer(chains[0].encoding, chains[0].parse); err != nil {
 			return atHop(err, i)
 		}
-		if leaf.Thumbprint(certs[0]) != h.statement.Signer {
+		if h.by.thumbprint != h.statement.Signer {
 			return tenant.Deny(tenant.CertificateUnexpected, "the next certificate is not this signer's").AtHop(i)
 		}
-		known[h.statement.Signer] = certs
-		h.certs = certs
+		chains = chains[1:]
 	}
-	if len(known) != len(m.Chains) {
+	if len(chains) > 0 {
 		return tenant.Deny(tenant.CertificateUnexpected, "certificates of no signer")
 	}
-	c.hops[last].certs = peer
-	return nil
+	var peer []byte
+	for _, cert := range want.Peer {
+		peer = appendElement(peer, 1, cert.Raw)
+	}
+	c.hops[last].by, err = want.signer(string(peer), func() ([]*x509.Certificate, error) { return want.Peer, nil })
+	return err
 }
 
-func parseCertificates(m *pb.CertificateChain) ([]*x509.Certificate, error) {
-	if n := len(m.Certificates); n == 0 || n > 1+leaf.MaxIntermediates {
-		return nil, tenant.Deny(tenant.CertificateUnexpected, "a leaf and at most %d intermediates, not %d certificates", leaf.MaxIntermediates, n)
-	}
-	var certs []*x509.Certificate
-	for _, der := range m.Certificates {
-		cert, err := x509.ParseCertificate(der) // fails for trailing bytes too
-		if err != nil {
-			return nil, malformed("certificate: %w", err)
+// signer returns the signer with the certificates of a CertificateChain, which
+// parse parses.
+func (e *Expected) signer(encoding string, parse func() ([]*x509.Certificate, error)) (*signer, error) {
+	if e.Cache != nil && e.Generation != 0 {
+		if s, ok := e.Cache.signers.get(encoding); ok {
+			return s, nil
 		}
-		certs = append(certs, cert)
+		encoding = strings.Clone(encoding) // without the metadata around it
 	}
-	return certs, nil
+	certs, err := parse()
+	if err != nil {
+		return nil, err
+	}
+	s := &signer{chain: encoding, certs: certs, thumbprint: leaf.Thumbprint(certs[0])}
+	s.id, s.malformed = leaf.ID(certs[0])
+	return s, nil
+}
+
+// signerBefore returns the signer of hop i if it signed one of those before, too.
+func (c *Chain) signerBefore(i int) *signer {
+	for _, h := range c.hops[:i] {
+		if h.statement.Signer == c.hops[i].statement.Signer {
+			return h.by
+		}
+	}
+	return nil
 }
 
 // checkHandovers checks that the signers' leaves are SVIDs, and that each hop
 // was handed to the signer of the next.
 func (c *Chain) checkHandovers() error {
-	for i := range c.hops {
-		h := &c.hops[i]
-		id, err := leaf.ID(h.certs[0])
-		if err != nil {
-			return atHop(err, i)
+	for i, h := range c.hops {
+		if h.by.malformed != nil {
+			return atHop(h.by.malformed, i)
 		}
-		h.signer = &leaf.Verified{ID: id, Leaf: h.certs[0]} // its times come with its proof
 	}
 	for i := range c.hops[1:] {
-		s, next := c.hops[i].statement, c.hops[i+1].signer.ID.String()
+		s, next := c.hops[i].statement, c.hops[i+1].by.id.String()
 		// Who may sign after a message is for a policy that knows queues to say.
 		if s.Kind == Message {
 			return tenant.Deny(tenant.KindMismatch, "a message before a call").AtHop(i)
@@ -258,7 +286,7 @@ func (c *Chain) checkTimes(now time.Time) error {
 		if s.Expires.After(expires) {
 			return tenant.Deny(tenant.LifetimeExceeded, "expires after what it follows").AtHop(i)
 		}
-		if s.Expires.After(h.certs[0].NotAfter) {
+		if s.Expires.After(h.by.certs[0].NotAfter) {
 			return tenant.Deny(tenant.LifetimeExceeded, "expires after its signer's certificate").AtHop(i)
 		}
 		issued, expires = s.IssuedAt, s.Expires
@@ -314,25 +342,66 @@ func isSubset(a, b []string) bool {
 	return !slices.ContainsFunc(a, func(s string) bool { return !slices.Contains(b, s) })
 }
 
-// checkProofs verifies the certificate and the signature of every hop.
+// proving counts the hops that are being proven in this process.
+var proving atomic.Int32
+
+// checkProofs verifies the certificate and the signature of every hop: side by side,
+// if there is more than one new signature and processors are idle.
 func (c *Chain) checkProofs(want Expected) error {
-	known := make(map[*x509.Certificate]*leaf.Verified) // by the leaf as it was sent: the peer's comes with a chain of its own
+	var done [MaxHops]bool
+	var errs [MaxHops]error
+	peer := c.hops[len(c.hops)-1].by.id.String()
+	prove := func(i int) {
+		proving.Add(1)
+		defer proving.Add(-1)
+		h := &c.hops[i]
+		if h.signer, errs[i] = h.by.verify(want); errs[i] == nil && !h.known {
+			errs[i] = want.Cache.verify(peer, h.signer.Leaf.PublicKey, h)
+		}
+		done[i] = true
+	}
+	var fresh []int
 	for i := range c.hops {
 		h := &c.hops[i]
-		signer := known[h.certs[0]]
-		if signer == nil {
-			var err error
-			if signer, err = leaf.Verify(h.certs, want.Bundles, want.Now); err != nil {
-				return atHop(err, i)
-			}
-			known[h.certs[0]] = signer
+		if h.known = want.Cache.proven(h); !h.known {
+			fresh = append(fresh, i)
 		}
-		h.signer = signer
-		if err := verify(signer.Leaf.PublicKey, h.statement.Kind, h.hop.Statement, h.hop.Signature); err != nil {
-			return atHop(err, i)
+	}
+	if len(fresh) > 1 && int(proving.Load()) < runtime.GOMAXPROCS(0)-1 {
+		var all sync.WaitGroup
+		for _, i := range fresh[1:] {
+			all.Go(func() { prove(i) })
+		}
+		prove(fresh[0])
+		all.Wait()
+	}
+	for i := range c.hops {
+		if !done[i] {
+			prove(i)
+		}
+		if errs[i] != nil {
+			return atHop(errs[i], i)
 		}
 	}
 	return nil
+}
+
+// remember keeps what was found of a chain that verified, for the peer that
+// brought it. Its last statement is no other chain's, most likely.
+func (c *Chain) remember(want Expected) {
+	if want.Cache == nil {
+		return
+	}
+	last := len(c.hops) - 1
+	peer := c.hops[last].by.id.String()
+	for i, h := range c.hops {
+		if i < last {
+			want.Cache.statements.add(peer, h.encoded, h.statement, maxStatements)
+		}
+		if want.Generation != 0 {
+			want.Cache.signers.add(peer, h.by.chain, h.by, maxSigners)
+		}
+	}
 }
 
 // atHop names the hop at fault in err.

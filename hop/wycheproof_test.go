@@ -59,7 +59,7 @@ func wycheproof(t *testing.T, file string, check func(t *testing.T, pub crypto.P
 func TestWycheproofP256(t *testing.T) {
 	order := elliptic.P256().Params().N
 	wycheproof(t, "ecdsa_secp256r1_sha256_p1363_test.json", func(t *testing.T, pub crypto.PublicKey, valid bool, message, signature []byte) {
-		err := verifyMessage(pub, message, signature)
+		err := verify(pub, message, signature)
 		if !valid {
 			refused(t, err)
 			return
@@ -70,7 +70,7 @@ func TestWycheproofP256(t *testing.T) {
 				t.Errorf("the higher s: %v, want %s", err, tenant.SignatureMalformed)
 			}
 			lower := slices.Concat(signature[:32], s.Sub(order, s).FillBytes(make([]byte, 32)))
-			err = verifyMessage(pub, message, lower)
+			err = verify(pub, message, lower)
 		}
 		if err != nil {
 			t.Error(err)
@@ -81,14 +81,14 @@ func TestWycheproofP256(t *testing.T) {
 // DER is not the profile's encoding, however good it is.
 func TestWycheproofP256DER(t *testing.T) {
 	wycheproof(t, "ecdsa_secp256r1_sha256_test.json", func(t *testing.T, pub crypto.PublicKey, _ bool, message, signature []byte) {
-		refused(t, verifyMessage(pub, message, signature))
+		refused(t, verify(pub, message, signature))
 	})
 }
 
 func TestWycheproofP384(t *testing.T) {
 	order := elliptic.P384().Params().N
 	wycheproof(t, "ecdsa_secp384r1_sha384_p1363_test.json", func(t *testing.T, pub crypto.PublicKey, valid bool, message, signature []byte) {
-		err := verifyMessage(pub, message, signature)
+		err := verify(pub, message, signature)
 		switch {
 		case !valid:
 			refused(t, err)
@@ -105,7 +105,7 @@ func TestWycheproofP384(t *testing.T) {
 func TestWycheproofPSS(t *testing.T) {
 	for _, file := range []string{"rsa_pss_2048_sha256_mgf1_32_test.json", "rsa_pss_3072_sha256_mgf1_32_test.json", "rsa_pss_4096_sha256_mgf1_32_test.json"} {
 		wycheproof(t, file, func(t *testing.T, pub crypto.PublicKey, valid bool, message, signature []byte) {
-			if err := verifyMessage(pub, message, signature); valid && err != nil {
+			if err := verify(pub, message, signature); valid && err != nil {
 				t.Error(err)
 			} else if !valid {
 				refused(t, err)
@@ -118,7 +118,7 @@ func TestWycheproofPSS(t *testing.T) {
 func TestWycheproofPSSOtherParameters(t *testing.T) {
 	for _, file := range []string{"rsa_pss_2048_sha256_mgf1_0_test.json", "rsa_pss_2048_sha1_mgf1_20_test.json", "rsa_pss_2048_sha384_mgf1_48_test.json"} {
 		wycheproof(t, file, func(t *testing.T, pub crypto.PublicKey, _ bool, message, signature []byte) {
-			err := verifyMessage(pub, message, signature)
+			err := verify(pub, message, signature)
 			if strings.HasSuffix(t.Name(), "H6_69_s_len_changed_to_32") { // the salt of the profile after all
 				if err != nil {
 					t.Error(err)

@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,8 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 	if req, err = out.check(ctx, req, fields.ClientSends); err != nil {
 		return out.refuse(ctx, err)
 	}
+	c.g.signing.calls.Add(1)
+	defer c.g.signing.calls.Add(-1)
 	var header metadata.MD
 	ask := c.asks.Load() > 0
 	if ask {
@@ -93,6 +96,8 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 		return nil, err
 	}
 	out.streams = true
+	c.g.signing.calls.Add(1)
+	defer c.g.signing.calls.Add(-1)
 	ctx, cancel := context.WithCancel(out)
 	cs, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
@@ -178,6 +183,9 @@ func (c *client) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 		return nil, credentialStatus(out.refuse(ctx, tenant.Deny(tenant.Internal, "the call did not pass the guard's interceptors")))
 	}
 	md, err := c.sign(ctx, out)
+	if err != nil && errors.Is(err, ctx.Err()) { // it ended while the statement waited for its signature
+		return nil, status.FromContextError(err).Err()
+	}
 	if err != nil {
 		return nil, credentialStatus(out.refuse(ctx, err))
 	}
@@ -212,7 +220,7 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if md := sent.again(out, now); md != nil {
 		return md, nil
 	}
-	m, err := out.chain.Sign(conn.Local(), hop.Handover{
+	m, err := c.g.signing.of(conn.Local()).Sign(ctx, out.chain, hop.Handover{
 		Kind:     hop.Call,
 		Audience: conn.PeerID().String(),
 		Target:   out.method,

@@ -13,6 +13,7 @@ package interceptors
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -25,6 +26,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/tenantmesh/tenantmesh/audit"
+	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
@@ -53,6 +55,9 @@ type Config struct {
 	// streams that run longer are cut and must be opened anew. 0 stands for a
 	// sixth of the SVID's lifetime, at most 30 minutes.
 	MaxConnectionAge time.Duration
+	// MaxBatch is how many statements of concurrent calls one signature is made
+	// for, at most [hop.MaxTree]. 0 stands for 32; 1 signs for each call alone.
+	MaxBatch int
 }
 
 // Guard holds the tenant to the calls of one workload, as server and as
@@ -62,6 +67,8 @@ type Guard struct {
 	audit     audit.Recorder
 	contracts sync.Map // method → *contract
 	watch     watch
+	verified  hop.Cache
+	signing   signing
 	// What is kept for all connections: proofs, and how many have slots.
 	proofs, slots atomic.Int64
 	closed        atomic.Bool
@@ -78,6 +85,8 @@ func New(cfg Config) (*Guard, error) {
 		return nil, errors.New("interceptors: Config.Audit is missing: where do decisions go? See audit.NewSlog")
 	case cfg.MaxConnectionAge < 0:
 		return nil, errors.New("interceptors: Config.MaxConnectionAge is negative")
+	case cfg.MaxBatch < 0 || cfg.MaxBatch > hop.MaxTree:
+		return nil, fmt.Errorf("interceptors: Config.MaxBatch is not within 0 and %d", hop.MaxTree)
 	}
 	if err := cfg.Observe.check(); err != nil {
 		return nil, err
@@ -93,6 +102,7 @@ func New(cfg Config) (*Guard, error) {
 	}
 	g := &Guard{cfg: cfg, audit: audit.Recorder{Sink: cfg.Audit, Clock: cfg.Clock, Logger: cfg.Logger}}
 	g.watch.g = g
+	g.signing.maxBatch = cfg.MaxBatch
 	return g, nil
 }
 

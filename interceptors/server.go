@@ -180,6 +180,9 @@ func (s *server) prove(c *inbound, snap *svid.Snapshot, now time.Time) (*proof, 
 		Binding: c.conn.Binding(),
 		Bundles: snap.Bundles,
 		Now:     now,
+
+		Generation: snap.Generation,
+		Cache:      &s.g.verified,
 	})
 	if err != nil {
 		return nil, err

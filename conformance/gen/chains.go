@@ -124,7 +124,7 @@ func chainVectors() []vectors.Vector {
 		from[b.id], build[b.id] = base(b.id, b.comment, c.vector(), c.ok()), b.call
 		out = append(out, from[b.id])
 	}
-	for _, t := range slices.Concat(handedOn, structure, widened, peers, times, signatures, encodings, budgets, headers, policies) {
+	for _, t := range slices.Concat(handedOn, structure, widened, peers, times, signatures, trees, encodings, budgets, headers, policies) {
 		c := build[t.base]()
 		t.do(c)
 		var ok object

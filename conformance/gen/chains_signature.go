@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/base64"
-	"encoding/binary"
 	"math/big"
 	"slices"
 
@@ -53,31 +52,9 @@ func salted(hash, mgf crypto.Hash, salt int) func(*call) {
 	})
 }
 
-// tree changes the tree of hop 1.
-func tree(f func(*pb.Hop)) func(*call) {
-	return func(c *call) { f(c.hops.Hops[1]) }
-}
+var b64 = base64.RawURLEncoding
 
-// otherRoot signs a root that is made of the statement's leaf hash, for a tree
-// of so many leaves.
-func otherRoot(size uint32, root func(leaf [32]byte) []byte) func(statement []byte) []byte {
-	return func(statement []byte) []byte {
-		b := binary.BigEndian.AppendUint32([]byte(prefixes[pb.Kind_KIND_CALL]), size)
-		return append(b, root(sha256.Sum256(append([]byte{0}, statement...)))...)
-	}
-}
-
-func node(left, right []byte) []byte {
-	sum := sha256.Sum256(slices.Concat([]byte{1}, left, right))
-	return sum[:]
-}
-
-var (
-	zero32 = make([]byte, 32)
-	b64    = base64.RawURLEncoding
-)
-
-// signatures: one algorithm and one encoding for each key, and trees of one.
+// signatures: one algorithm and one encoding for each key.
 var signatures = []chain{
 	{"H6", "The higher of s and n-s.", "three-hops", rs(func(_, s, n *big.Int) { s.Sub(n, s) }), "SIGNATURE_MALFORMED", 1},
 	{"H6", "The higher of s and n-s on P-384.", "p384", rs(func(_, s, n *big.Int) { s.Sub(n, s) }), "SIGNATURE_MALFORMED", 1},
@@ -161,42 +138,4 @@ var signatures = []chain{
 	{"H6", "An earlier signer's Ed25519 key.", "three-hops", keyed(func() crypto.Signer { return ed25519Key("ed25519") }), "KEY_UNSUPPORTED", 1},
 	{"H6", "An earlier signer's RSA key of 1024 bits.", "three-hops", keyed(func() crypto.Signer { return rsaKeys["short"] }), "KEY_UNSUPPORTED", 1},
 	{"H6", "An earlier signer's RSA key of 4104 bits.", "three-hops", keyed(longRSA), "KEY_UNSUPPORTED", 1},
-
-	{"H11", "A tree of none.", "three-hops", tree(func(h *pb.Hop) { h.TreeSize = 0 }), "SIGNATURE_MALFORMED", 1},
-	{"H11", "A tree of two, though one leaf was signed.", "three-hops", tree(func(h *pb.Hop) { h.TreeSize = 2 }), "SIGNATURE_MALFORMED", 1},
-	{"H11", "A tree of 2^32-1.", "three-hops", tree(func(h *pb.Hop) { h.TreeSize = 1<<32 - 1 }), "SIGNATURE_MALFORMED", 1},
-	{"H11", "Another leaf of the tree.", "three-hops", tree(func(h *pb.Hop) { h.LeafIndex = 1 }), "SIGNATURE_MALFORMED", 1},
-	{"H11", "A path in a tree of one.", "three-hops", tree(func(h *pb.Hop) { h.InclusionPath = [][]byte{zero32} }), "SIGNATURE_MALFORMED", 1},
-	{"H11", "A path of an empty hash in a tree of one.", "three-hops", tree(func(h *pb.Hop) { h.InclusionPath = [][]byte{{}} }), "SIGNATURE_MALFORMED", 1},
-	{"H11", "A path of 33 hashes.", "three-hops", tree(func(h *pb.Hop) {
-		h.TreeSize, h.InclusionPath = 1<<32-1, slices.Repeat([][]byte{zero32}, 33)
-	}), "SIGNATURE_MALFORMED", 1},
-	{"H11", "A tree of two, signed as such: not in this version.", "three-hops", func(c *call) {
-		over(otherRoot(2, func(leaf [32]byte) []byte { return node(leaf[:], zero32) }))(c)
-		h := c.hops.Hops[1]
-		h.TreeSize, h.InclusionPath = 2, [][]byte{zero32}
-	}, "SIGNATURE_MALFORMED", 1},
-	{"H11", "The size of another tree signed.", "three-hops", over(otherRoot(2, func(leaf [32]byte) []byte { return leaf[:] })), "SIGNATURE_INVALID", 1},
-	{"H11", "The root of a tree of two signed, and a tree of one presented.", "three-hops", over(otherRoot(1, func(leaf [32]byte) []byte {
-		return node(leaf[:], zero32)
-	})), "SIGNATURE_INVALID", 1},
-	{"H11", "The statement hashed as a node.", "three-hops", over(func(statement []byte) []byte {
-		return otherRoot(1, func([32]byte) []byte { return node(statement, nil) })(statement)
-	}), "SIGNATURE_INVALID", 1},
-	{"H11", "The statement hashed without a prefix.", "three-hops", over(func(statement []byte) []byte {
-		sum := sha256.Sum256(statement)
-		return otherRoot(1, func([32]byte) []byte { return sum[:] })(statement)
-	}), "SIGNATURE_INVALID", 1},
-	{"H11", "The leaf hashed once more.", "three-hops", over(otherRoot(1, func(leaf [32]byte) []byte {
-		sum := sha256.Sum256(append([]byte{0}, leaf[:]...))
-		return sum[:]
-	})), "SIGNATURE_INVALID", 1},
-	{"H11", "The root alone signed.", "three-hops", over(func(statement []byte) []byte {
-		return otherRoot(1, func(leaf [32]byte) []byte { return leaf[:] })(statement)[len(prefixes[pb.Kind_KIND_CALL])+4:]
-	}), "SIGNATURE_INVALID", 1},
-	{"H11", "The tree size in little-endian.", "three-hops", over(otherRoot(1<<24, func(leaf [32]byte) []byte { return leaf[:] })), "SIGNATURE_INVALID", 1},
-	{"H11", "The root of another signer's statement.", "three-hops", func(c *call) {
-		h := c.hops.Hops
-		h[1].Signature = sign(c.by[1].key, signedBytes(pb.Kind_KIND_CALL, h[0].Statement))
-	}, "SIGNATURE_INVALID", 1},
 }

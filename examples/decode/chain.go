@@ -85,6 +85,7 @@ var kinds = map[uint64]string{1: "call", 2: "message", 3: "grant"}
 type signed struct {
 	message
 	raw, signature []byte
+	place          message // the hop's other fields: its place in the tree
 }
 
 func (h signed) kind() string     { return kinds[h.number(2)] }
@@ -107,10 +108,10 @@ func readHops(value string) ([]signed, error) {
 	}
 	var hops []signed
 	for i, v := range chain[1] {
-		if v.msg.number(3) != 1 || v.msg.has(4) || v.msg.has(5) {
-			return nil, fmt.Errorf("hop %d: not a tree of one leaf", i)
+		h := signed{raw: v.msg.bytes(1), signature: v.msg.bytes(2), place: v.msg}
+		if _, ok := h.root(); !ok {
+			return nil, fmt.Errorf("hop %d: not a place in a tree", i)
 		}
-		h := signed{raw: v.msg.bytes(1), signature: v.msg.bytes(2)}
 		if h.message, err = parse(h.raw, statementSchema); err != nil {
 			return nil, fmt.Errorf("hop %d: %w", i, err)
 		}
@@ -233,11 +234,35 @@ func check(hops []signed, certs certificates) error {
 	return nil
 }
 
+// root returns the root of the tree that h is a leaf of (SPEC.md, section 5).
+func (h signed) root() (root [32]byte, ok bool) {
+	size, at, path := h.place.number(3), h.place.number(4), h.place[5]
+	if size == 0 || size > 256 || at >= size {
+		return root, false
+	}
+	root = sha256.Sum256(append([]byte{0}, h.raw...))
+	for last := size - 1; last > 0; at, last = at/2, last/2 {
+		if at == last && at%2 == 0 {
+			continue // the last of an odd number: it has no sibling
+		}
+		if len(path) == 0 {
+			return root, false
+		}
+		left, right := root[:], path[0].bytes
+		if at%2 == 1 {
+			left, right = right, left
+		}
+		root = sha256.Sum256(slices.Concat([]byte{1}, left, right))
+		path = path[1:]
+	}
+	return root, len(path) == 0
+}
+
 // verifies checks the signature of h (SPEC.md, section 5).
 func verifies(h signed, leaf *x509.Certificate) bool {
-	root := sha256.Sum256(append([]byte{0}, h.raw...))
+	root, _ := h.root()
 	input := append([]byte("tenantmesh-v1-"+h.kind()), 0)
-	input = binary.BigEndian.AppendUint32(input, 1)
+	input = binary.BigEndian.AppendUint32(input, uint32(h.place.number(3))) //nolint:gosec // root bounds it
 	input = append(input, root[:]...)
 	digest := sha256.Sum256(input)
 	switch key := leaf.PublicKey.(type) {

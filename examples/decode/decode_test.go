@@ -20,6 +20,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/internal/vectors"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -259,6 +260,36 @@ func TestDecodeRefusesChanges(t *testing.T) {
 		if _, err := decode(strings.NewReader(string(b))); err == nil || err.Error() != part.want {
 			t.Errorf("%s: %v, want %s", part.name, err, part.want)
 		}
+	}
+}
+
+// H11: of the calls with trees among the conformance vectors, the good ones are read.
+func TestDecodeTrees(t *testing.T) {
+	list, err := vectors.Read("../../conformance/vectors/chains.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[bool]int{}
+	for _, v := range list {
+		if !slices.Contains(v.Lines, "H11") {
+			continue
+		}
+		var in struct{ Hops, Certs vectors.Text }
+		if err := json.Unmarshal(v.Input, &in); err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(map[string]string{"tenantmesh-hops": string(in.Hops), "tenantmesh-certs": string(in.Certs)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		good := v.Reason == ""
+		if _, err := decode(strings.NewReader(string(b))); (err == nil) != good {
+			t.Errorf("%s: %v", v.ID, err)
+		}
+		counts[good]++
+	}
+	if counts[true] == 0 || counts[false] == 0 {
+		t.Errorf("%d good ones and %d others", counts[true], counts[false])
 	}
 }
 

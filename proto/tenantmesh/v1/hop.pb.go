@@ -133,12 +133,13 @@ type Hop struct {
 	Statement []byte `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`
 	// The signature over the root of the tree that the statement is a leaf of.
 	Signature []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
-	// The number of leaves of the tree, at least 1.
+	// The number of leaves of the tree, 1 to 256. A statement that is signed alone
+	// is a tree of one.
 	TreeSize uint32 `protobuf:"varint,3,opt,name=tree_size,json=treeSize,proto3" json:"tree_size,omitempty"`
-	// The place of the statement among the leaves.
+	// The place of the statement among the leaves, from 0.
 	LeafIndex uint32 `protobuf:"varint,4,opt,name=leaf_index,json=leafIndex,proto3" json:"leaf_index,omitempty"`
 	// The inclusion path from the leaf to the root (RFC 9162, section 2.1.3):
-	// SHA-256 hashes, the leaf's sibling first.
+	// SHA-256 hashes, the leaf's sibling first. None in a tree of one.
 	InclusionPath [][]byte `protobuf:"bytes,5,rep,name=inclusion_path,json=inclusionPath,proto3" json:"inclusion_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
