@@ -22,7 +22,8 @@ func Signers(own ...*x509svid.SVID) (kept int, same bool) {
 	s := new(signing)
 	same = true
 	for _, o := range own {
-		same = same && s.of(o) == s.of(o)
+		first := s.of(o)
+		same = same && s.of(o) == first
 	}
 	return len(s.m), same
 }
