@@ -28,6 +28,7 @@ TEST_FLAGS := -race -timeout 15m $(if $(CI),-count=1)
 
 FUZZTIME ?= 10s
 ONLY ?=
+BENCHFLAGS ?=
 
 .PHONY: help
 help: ## Lists these targets.
@@ -120,6 +121,15 @@ e2e: packages $(BIN)/testcount ## Runs the end-to-end tests alone; make test run
 	@pkgs=$$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./e2e/... | grep -Ev '/e2e/(mutants|internal)(/|$$)' || true); \
 	if [ -z "$$pkgs" ]; then echo "there are no end-to-end tests yet"; exit 0; fi; \
 	go test $(TEST_FLAGS) -json $$pkgs | $(BIN)/testcount
+
+.PHONY: bench
+bench: ## Measures calls beside mTLS alone and beside others' checks, for ten minutes; BENCHFLAGS=-short for one.
+	@mkdir -p $(BIN)
+	@go -C e2e/bench run . -out $(CURDIR)/$(BIN)/bench.json -svg $(CURDIR)/$(BIN)/bench.svg $(BENCHFLAGS)
+
+.PHONY: figures
+figures: ## Measures as make bench does and writes docs/performance.md.
+	@go -C e2e/bench run . -write $(CURDIR)/docs/performance.md $(BENCHFLAGS)
 
 .PHONY: clean
 clean: ## Removes what make built.

@@ -3,6 +3,7 @@ package interceptors
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 type client struct {
 	g     *Guard
 	creds *svid.Credentials
+	asks  atomic.Int32 // calls that are still to look for an offer of slots
 }
 
 // outbound is a call that leaves, and its context.Context.
@@ -34,6 +36,10 @@ type outbound struct {
 	call
 	// attempt is the connection of the last attempt to send it.
 	attempt atomic.Pointer[svid.Conn]
+
+	streams bool // slots are for unary calls, whose end tells that the server has read them
+	slots   [2]*hop.Slot
+	filler  *hop.Filler // of slots
 }
 
 type outboundKey struct{}
@@ -55,8 +61,19 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 		return out.refuse(ctx, err)
 	}
 	defer c.g.signing.enter()()
-	if err := invoke(out, method, req, reply, cc, opts...); err != nil {
+	var header metadata.MD
+	ask := c.asks.Load() > 0
+	if ask {
+		opts = append(slices.Clone(opts), grpc.Header(&header))
+	}
+	err = invoke(out, method, req, reply, cc, opts...)
+	out.over(err == nil)
+	if err != nil {
 		return err
+	}
+	if conn := out.attempt.Load(); ask && conn != nil {
+		c.asks.Add(-1)
+		c.sentOn(conn).learn(header)
 	}
 	if _, err := out.check(ctx, reply, fields.ClientReceives); err != nil {
 		empty(reply)
@@ -78,6 +95,7 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 		return nil, err
 	}
 	defer c.g.signing.enter()()
+	out.streams = true
 	ctx, cancel := context.WithCancel(out)
 	cs, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
@@ -194,9 +212,10 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if err := out.record.Holder.Valid(); err != nil { // an attempt may come late
 		return nil, err
 	}
+	out.over(false) // an attempt before
 	now := c.g.cfg.Clock()
-	sent := sentOn(conn)
-	if md := sent.get(out.chain, out.method, now); md != nil {
+	sent := c.sentOn(conn)
+	if md := sent.again(out, now); md != nil {
 		return md, nil
 	}
 	m, err := c.g.signing.of(conn.Local()).Sign(ctx, out.chain, hop.Handover{
@@ -209,7 +228,7 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if err != nil {
 		return nil, err
 	}
-	return sent.add(out.chain, out.method, now, m), nil
+	return sent.add(out, now, m), nil
 }
 
 // RequireTransportSecurity implements [credentials.PerRPCCredentials].

@@ -14,7 +14,7 @@ import (
 const MaxProofs = maxProofs
 
 // Proofs returns how many proofs a guard keeps.
-func Proofs(g *Guard) int { return int(g.kept.Load()) }
+func Proofs(g *Guard) int { return int(g.proofs.Load()) }
 
 // Signers returns how many signers a guard keeps once it was asked for those of SVIDs, and whether it
 // gives the same SVID the same one.

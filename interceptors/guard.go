@@ -67,10 +67,11 @@ type Guard struct {
 	audit     audit.Recorder
 	contracts sync.Map // method → *contract
 	watch     watch
-	kept      atomic.Int64 // proofs on all connections
-	verified  hop.Cache
-	signing   signing
-	closed    atomic.Bool
+	// What is kept for all connections: proofs, and how many have slots.
+	proofs, slots atomic.Int64
+	verified      hop.Cache
+	signing       signing
+	closed        atomic.Bool
 }
 
 // New returns a Guard, or an error that names what the configuration lacks.

@@ -17,7 +17,8 @@ type inbound struct {
 	context.Context
 	call
 	conn  *svid.Conn
-	proof *proof // nil: exempt, or overlooked
+	have  *received // for conn
+	proof *proof    // nil: exempt, or overlooked
 	// held is what handlers get, once the call is let in.
 	held  mint.Record
 	letIn bool

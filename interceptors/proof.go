@@ -108,51 +108,85 @@ const (
 	mostProofs  = 12 << 10
 )
 
-// proofs are those of one connection. A connection that brings more than there
-// is room for takes it from its own.
-type proofs struct {
-	of *usage
+// received is what a server keeps for a connection: its proofs, and its slots. A
+// connection that brings more proofs than there is room for takes it from its own.
+type received struct {
+	of     *usage
+	offers atomic.Int32 // of slots that are still to be made
+	slots  atomic.Pointer[hop.Slots]
 
 	mu sync.Mutex
 	m  map[proofKey]*proof
 }
 
-// usage counts the proofs of a connection, for its guard.
+// usage counts what a connection has of what its guard keeps.
 type usage struct {
-	all *atomic.Int64 // the guard's
-	own int64
+	g      *Guard
+	proofs int64
+	slots  int64 // 1, if any
 }
 
-// proofs returns those of a connection.
-func (g *Guard) proofs(conn *svid.Conn) *proofs {
-	p, _ := conn.Attached(func() any {
-		p := &proofs{of: &usage{all: &g.kept}, m: map[proofKey]*proof{}}
-		// They go with the connection, whenever gRPC lets go of it.
-		runtime.AddCleanup(p, func(u *usage) { u.all.Add(-u.own) }, p.of)
-		return p
-	}).(*proofs)
-	return p
+// received returns what is kept for a connection.
+func (g *Guard) received(conn *svid.Conn) *received {
+	r, _ := conn.Attached(func() any {
+		r := &received{of: &usage{g: g}, m: map[proofKey]*proof{}}
+		r.offers.Store(maxOffers)
+		// It goes with the connection, whenever gRPC lets go of it.
+		runtime.AddCleanup(r, func(u *usage) {
+			u.g.proofs.Add(-u.proofs)
+			u.g.slots.Add(-u.slots)
+		}, r.of)
+		return r
+	}).(*received)
+	return r
 }
 
-func (p *proofs) get(k proofKey) *proof {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.m[k]
+// What is offered to a connection, in how many of its first answers, and to how
+// many connections at a time: some 32 MB.
+var slotsOffered = hop.Offer{Slots: 1024, Bytes: 1 << 20}
+
+const (
+	maxOffers   = 64
+	mostSlotted = 32
+)
+
+// offer returns the slots to offer in an answer on the connection, if any are.
+func (r *received) offer() (value string, ok bool) {
+	if r.offers.Load() <= 0 || r.offers.Add(-1) < 0 {
+		return "", false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.slots.Load() == nil {
+		if r.of.g.slots.Add(1) > mostSlotted {
+			r.of.g.slots.Add(-1)
+			return "", false
+		}
+		r.of.slots = 1
+		r.slots.Store(hop.NewSlots(slotsOffered))
+	}
+	return slotsOffered.String(), true
 }
 
-func (p *proofs) add(k proofKey, v *proof) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, known := p.m[k]; !known {
-		if n := len(p.m); n >= maxProofs || n >= leastProofs && p.of.all.Load() >= mostProofs {
-			for old := range p.m { // any
-				delete(p.m, old)
+func (r *received) get(k proofKey) *proof {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.m[k]
+}
+
+func (r *received) add(k proofKey, p *proof) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.m[k]; !known {
+		if n := len(r.m); n >= maxProofs || n >= leastProofs && r.of.g.proofs.Load() >= mostProofs {
+			for old := range r.m { // any
+				delete(r.m, old)
 				break
 			}
 		} else {
-			p.of.own++
-			p.of.all.Add(1)
+			r.of.proofs++
+			r.of.g.proofs.Add(1)
 		}
 	}
-	p.m[k] = v
+	r.m[k] = p
 }

@@ -76,6 +76,10 @@ func (s *server) admit(c *inbound) error {
 	if c.metadata, err = hop.ParseMetadata(c.headers); err != nil {
 		return err
 	}
+	c.have = s.g.received(conn)
+	if c.metadata, err = c.have.slots.Load().Resolve(c.metadata); err != nil {
+		return err
+	}
 	if c.metadata.Hops == "" && !c.exempt {
 		err := tenant.Deny(tenant.ContextMissing, "the call carries no %s", hop.HopsKey)
 		if !c.overlook(err) {
@@ -161,7 +165,7 @@ func (s *server) authorize(c *inbound) error {
 // prove makes checks 3 and 4: anew, or, for bytes that were proven on this
 // connection before, of what may have changed since.
 func (s *server) prove(c *inbound, snap *svid.Snapshot, now time.Time) (*proof, error) {
-	known, key := s.g.proofs(c.conn), proofKey{c.method, c.metadata.Hops, c.metadata.Certs}
+	known, key := c.have, proofKey{c.method, c.metadata.Hops, c.metadata.Certs}
 	if p := known.get(key); p != nil {
 		if err := p.chain.Timely(now); err != nil {
 			return nil, err
@@ -227,6 +231,10 @@ func (s *server) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, ha
 	}
 	if err := c.answered(ctx, err); err != nil {
 		return nil, err
+	}
+	// Not before: a refusal with headers would not be retried (gRFC A6).
+	if value, ok := c.have.offer(); ok {
+		_ = grpc.SetHeader(ctx, metadata.Pairs(hop.SlotsKey, value)) // else there is another time
 	}
 	return resp, nil
 }

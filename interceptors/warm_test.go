@@ -2,9 +2,11 @@ package interceptors_test
 
 import (
 	"context"
+	"net"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,4 +199,89 @@ func TestSentAgain(t *testing.T) {
 			seen[value] = by.String()
 		}
 	})
+}
+
+// TestSlots: what a connection's slots stand for is held to all checks, and a slot
+// means nothing on another connection.
+func TestSlots(t *testing.T) {
+	for name, steps := range map[string][]struct {
+		hops string // %s stands for the whole text
+		want tenant.Reason
+	}{
+		"H9 filled and named":         {{"=0:%s", ""}, {"=0", ""}, {"=0", ""}},
+		"H9 filled with what is none": {{"=0:%sA", tenant.ContextMalformed}, {"=0", tenant.ContextMalformed}},
+		"M4 empty":                    {{"=0", tenant.ContextMalformed}},
+		"M4 not offered":              {{"=1024:%s", tenant.ContextMalformed}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMesh(t)
+			m.svid("gateway")
+			value := "%s"
+			r := &replay{m: m, path: []string{"gateway"}, twist: func(w *wire) {
+				w.text = func(hops, _ *string) { *hops = strings.ReplaceAll(value, "%s", *hops) }
+			}}
+			dial := func() *grpc.ClientConn { return m.attack(m.svid("gateway"), r.forge) }
+			cc, s := dial(), shapes[0]
+			value = "=0:%s"
+			m.refused(s.call(deadline(t), cc), tenant.ContextMalformed) // nothing is offered yet
+			value = "%s"
+			var header metadata.MD
+			m.allowed(s.call(deadline(t), cc, grpc.Header(&header)), "acme")
+			if o := hop.ParseOffer(header[hop.SlotsKey]); o.Slots != 1024 {
+				t.Fatalf("offered: %q", header)
+			}
+			for _, step := range steps {
+				value = step.hops
+				err := s.call(deadline(t), cc)
+				if step.want == "" {
+					m.allowed(err, "acme")
+				} else {
+					m.refused(err, step.want)
+				}
+			}
+			r.first, value = nil, "%s"
+			cc = dial()
+			m.allowed(s.call(deadline(t), cc), "acme")
+			value = "=0"
+			m.refused(s.call(deadline(t), cc), tenant.ContextMalformed)
+		})
+	}
+}
+
+// written counts the bytes that a client writes.
+type written struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (w written) Write(b []byte) (int, error) {
+	w.n.Add(int64(len(b)))
+	return w.Conn.Write(b)
+}
+
+// TestSlotsAreUsed: contexts that are used again cost few bytes, though there are
+// more than HPACK's table holds.
+func TestSlotsAreUsed(t *testing.T) {
+	m := newMesh(t)
+	var n atomic.Int64
+	g := m.newGuard(fixed{m.svid("gateway"), m.bundles()}, newTrail(), time.Now)
+	cc := m.dial(append(g.DialOptions(svid.Expect(id("target"))), grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		return written{c, &n}, err
+	}))...)
+	var contexts []context.Context
+	for range 50 {
+		contexts = append(contexts, acme(t, g))
+	}
+	var rounds []int64
+	for range 4 {
+		n.Store(0)
+		for _, ctx := range contexts {
+			m.allowed(shapes[0].call(ctx, cc), "acme")
+		}
+		rounds = append(rounds, n.Load()/int64(len(contexts)))
+	}
+	if rounds[3] > rounds[0]/3 || rounds[3] > 250 {
+		t.Errorf("bytes a call in each round: %d", rounds)
+	}
 }
