@@ -183,11 +183,12 @@ func TestCacheForgetsNoCheck(t *testing.T) {
 		want   tenant.Reason
 	}{
 		{"as it was", func(*Expected) {}, ""},
+		{"H5 before", func(e *Expected) { e.Now = noon.Add(-time.Second) }, tenant.SVIDExpired},
 		{"P2 I4 an authority removed", func(e *Expected) { e.Bundles, e.Generation = newCA(nil).bundles(), 2 }, tenant.SVIDUntrusted},
 		{"back again", func(e *Expected) { e.Generation = 3 }, ""},
-		{"I4 bundles of no generation", func(e *Expected) { e.Bundles, e.Generation = newCA(nil).bundles(), 0 }, tenant.SVIDUntrusted},
+		{"bundles of no generation", func(e *Expected) { e.Generation = 0 }, ""},
+		{"I4 others of no generation", func(e *Expected) { e.Bundles, e.Generation = newCA(nil).bundles(), 0 }, tenant.SVIDUntrusted},
 		{"H5 I5 later", func(e *Expected) { e.Now = noon.Add(20 * time.Second) }, tenant.ContextExpired},
-		{"H5 before", func(e *Expected) { e.Now = noon.Add(-time.Second) }, tenant.SVIDExpired},
 		{"H1 another method", func(e *Expected) { e.Target = "/a.B/C" }, tenant.TargetMismatch},
 		{"H1 another connection", func(e *Expected) { e.Binding[0] ^= 1 }, tenant.ChannelMismatch},
 		{"H1 another receiver", func(e *Expected) { e.Self = p[0].ID }, tenant.AudienceMismatch},

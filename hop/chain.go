@@ -266,8 +266,13 @@ func (c *Chain) next(svid *x509svid.SVID, to Handover) (*Statement, error) {
 
 // encode returns the chain with one more hop for the wire.
 func (c *Chain) encode(next *sealed) Metadata {
-	b := append(make([]byte, 0, len(c.sent)+1024), c.sent...)
-	return Metadata{Hops: encodeText(appendMessage(b, 1, next.append)), Certs: c.certs()}
+	m := Metadata{Certs: c.certs()}
+	scratch(func(b []byte) []byte {
+		b = appendMessage(append(b, c.sent...), 1, next.append)
+		m.Hops = encodeText(b)
+		return b
+	})
+	return m
 }
 
 // encodeCerts returns the certificates of all signers for the wire, each once, in

@@ -18,13 +18,15 @@ import (
 // heldKey signs when it is let to.
 type heldKey struct {
 	crypto.Signer
-	asked   chan struct{} // gets one for each signature that is asked for
-	release chan func()   // gives what to do before it
+	asked   chan struct{}     // gets one for each signature that is asked for
+	release chan func() error // gives what to do before it
 }
 
 func (k *heldKey) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	k.asked <- struct{}{}
-	(<-k.release)()
+	if err := (<-k.release)(); err != nil {
+		return nil, err
+	}
 	return k.Signer.Sign(random, digest, opts)
 }
 
@@ -40,7 +42,7 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	p := path("gateway", "orders")
-	key := &heldKey{p[0].PrivateKey, make(chan struct{}), make(chan func())}
+	key := &heldKey{p[0].PrivateKey, make(chan struct{}), make(chan func() error)}
 	chain, err := Begin(goodClaims())
 	if err != nil {
 		t.Fatal(err)
@@ -78,12 +80,12 @@ func (r *rig) sign(ctx context.Context, n int) <-chan outcome {
 }
 
 // let lets the key make a signature.
-func (r *rig) let(do func()) {
+func (r *rig) let(do func() error) {
 	<-r.key.asked
 	r.key.release <- do
 }
 
-func nothing() {}
+func nothing() error { return nil }
 
 // verified fails the test unless the outcome is metadata that verify, and returns the size of the tree.
 func (r *rig) verified(t *testing.T, o outcome) uint32 {
@@ -278,16 +280,15 @@ func TestSignFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t)
-				good := r.key.Signer
 				first := r.sign(t.Context(), 1)
 				others := r.sign(t.Context(), 5)
 				r.let(nothing)
 				r.verified(t, <-first)
-				r.let(func() {
+				r.let(func() error {
 					if panics {
 						panic("no key")
 					}
-					r.key.Signer = brokenKey{good, nil, errors.New("no key")}
+					return errors.New("no key")
 				})
 				panicked := 0
 				for range 5 {
@@ -301,7 +302,6 @@ func TestSignFails(t *testing.T) {
 				if want := map[bool]int{true: 1}[panics]; panicked != want {
 					t.Errorf("%d of those who waited panicked, want %d: who called the key", panicked, want)
 				}
-				r.key.Signer = good
 				next := r.sign(t.Context(), 1)
 				r.let(nothing)
 				r.verified(t, <-next)
@@ -332,8 +332,7 @@ func TestSignPathTooLong(t *testing.T) {
 		for range 4 { // the first, the three together, each of two
 			r.let(nothing)
 		}
-		good := r.key.Signer
-		r.let(func() { r.key.Signer = brokenKey{good, nil, errors.New("no key")} }) // the third
+		r.let(func() error { return errors.New("no key") }) // the third
 		r.verified(t, <-first)
 		var failed int
 		for range 3 {

@@ -24,7 +24,7 @@ func nodeHash(left, right hash) hash {
 // to MaxTree leaves, h.index is one of them, and the path has exactly the hashes
 // that its place in the tree asks for (RFC 9162, section 2.1.3.2).
 func (h *sealed) root() (root hash, ok bool) {
-	if h.size == 0 || h.size > MaxTree || h.index >= h.size {
+	if h.index >= h.size || h.size > MaxTree {
 		return hash{}, false
 	}
 	root, rest := leafHash(h.encoded), h.path

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -407,23 +408,50 @@ func (c derChain) parse() ([]*x509.Certificate, error) {
 }
 
 // encodes reports whether write appends m.
-func encodes(write func([]byte) []byte, m string) bool {
-	return string(write(make([]byte, 0, len(m)+16))) == m
+func encodes(write func([]byte) []byte, m string) (same bool) {
+	scratch(func(b []byte) []byte {
+		b = write(b)
+		same = string(b) == m
+		return b
+	})
+	return same
 }
 
 var base64url = base64.RawURLEncoding.Strict()
 
 // encodeText and decodeText turn a message into the value of a metadata key
 // and back: unpadded base64url (RFC 4648, section 5) with no bits to spare.
-func encodeText(b []byte) string { return base64url.EncodeToString(b) }
+func encodeText(m []byte) (text string) {
+	scratch(func(b []byte) []byte {
+		b = base64url.AppendEncode(b, m)
+		text = string(b)
+		return b
+	})
+	return text
+}
 
-func decodeText(text string) (string, error) {
-	b, err := base64url.DecodeString(text)
+func decodeText(text string) (m string, err error) {
+	scratch(func(b []byte) []byte {
+		b = append(b, text...)
+		if b, err = base64url.AppendDecode(b, b); err == nil {
+			m = string(b[len(text):])
+		}
+		return b
+	})
 	// The decoder passes over line ends, hence the length.
-	if err != nil || base64url.EncodedLen(len(b)) != len(text) {
+	if err != nil || base64url.EncodedLen(len(m)) != len(text) {
 		return "", malformed("not unpadded base64url")
 	}
-	return string(b), nil
+	return m, nil
+}
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// scratch calls f with an empty buffer, for f to append to and return.
+func scratch(f func(b []byte) []byte) {
+	b, _ := buffers.Get().(*[]byte)
+	*b = f((*b)[:0])
+	buffers.Put(b)
 }
 
 func seconds(t time.Time) uint64     { return uint64(t.Unix()) } //nolint:gosec // isWindow bounds it

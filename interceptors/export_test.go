@@ -3,6 +3,7 @@ package interceptors
 import (
 	"context"
 
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tenantmesh/tenantmesh/internal/fields"
@@ -14,6 +15,18 @@ const MaxProofs = maxProofs
 
 // Proofs returns how many proofs a guard keeps.
 func Proofs(g *Guard) int { return int(g.proofs.Load()) }
+
+// Signers returns how many signers a guard keeps once it was asked for those of SVIDs, and whether it
+// gives the same SVID the same one.
+func Signers(own ...*x509svid.SVID) (kept int, same bool) {
+	s := new(signing)
+	same = true
+	for _, o := range own {
+		first := s.of(o)
+		same = same && s.of(o) == first
+	}
+	return len(s.m), same
+}
 
 // NewMessageCheck returns what a call of a tenant makes of the messages of a
 // type that it receives.

@@ -67,10 +67,10 @@ type Guard struct {
 	audit     audit.Recorder
 	contracts sync.Map // method → *contract
 	watch     watch
-	verified  hop.Cache
-	signing   signing
 	// What is kept for all connections: proofs, and how many have slots.
 	proofs, slots atomic.Int64
+	verified      hop.Cache
+	signing       signing
 	closed        atomic.Bool
 }
 

@@ -452,6 +452,8 @@ func TestConfig(t *testing.T) {
 		"Config.Policy":           func(c *interceptors.Config) { c.Policy = nil },
 		"Config.Audit":            func(c *interceptors.Config) { c.Audit = nil },
 		"Config.MaxConnectionAge": func(c *interceptors.Config) { c.MaxConnectionAge = -1 },
+		"Config.MaxBatch":         func(c *interceptors.Config) { c.MaxBatch = -1 },
+		"MaxBatch is not within":  func(c *interceptors.Config) { c.MaxBatch = hop.MaxTree + 1 },
 	} {
 		cfg := good
 		spoil(&cfg)

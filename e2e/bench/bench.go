@@ -77,10 +77,6 @@ func measure(ctx context.Context, e effort, log io.Writer) (_ *Report, err error
 			if !e.only.MatchString(name) {
 				continue
 			}
-			if v.unbatched && !canUnbatch {
-				r.Skipped = append(r.Skipped, Skip{v.name, "signatures are not amortised yet, so there is nothing to compare with"})
-				continue
-			}
 			if err := b.variant(ctx, v, n, r); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}

@@ -72,9 +72,6 @@ func (s *Setup) source(ctx context.Context, workload string) (*svid.Source, erro
 	return svid.NewSource(ctx, svid.WithSocket(s.Sockets[workload]), svid.WithLogger(slog.New(slog.DiscardHandler)))
 }
 
-// canUnbatch says whether a guard can be told to sign each statement by itself.
-const canUnbatch = false
-
 // guard returns the guard of a workload. A nil clock is the time.
 func (s *Setup) guard(ctx context.Context, workload string, sink audit.Sink, clock func() time.Time) (*interceptors.Guard, error) {
 	src, err := s.source(ctx, workload)
@@ -85,11 +82,11 @@ func (s *Setup) guard(ctx context.Context, workload string, sink audit.Sink, clo
 	if err != nil {
 		return nil, err
 	}
+	batch := 0
 	if s.Unbatched {
-		// The one place where a guard without amortised signatures is made.
-		return nil, fmt.Errorf("%s: guards sign nothing together yet, so none can be told not to", workload)
+		batch = 1
 	}
-	return interceptors.New(interceptors.Config{Source: src, Policy: pol, Audit: sink, Clock: clock, MaxConnectionAge: life})
+	return interceptors.New(interceptors.Config{Source: src, Policy: pol, Audit: sink, Clock: clock, MaxConnectionAge: life, MaxBatch: batch})
 }
 
 // clock goes only while the variant is measured, so that what a guard does every
