@@ -73,11 +73,16 @@ func (f failing) Handle(context.Context, slog.Record) error { return f.err }
 type keeping struct {
 	last audit.Event
 	wait bool // for the context's end
+	deaf bool // to the context
+	ctx  context.Context
 	err  error
 }
 
 func (k *keeping) Record(ctx context.Context, e audit.Event) error {
-	k.last = e
+	k.last, k.ctx = e, ctx
+	if k.deaf {
+		return nil
+	}
 	if k.wait {
 		<-ctx.Done()
 	}
@@ -125,6 +130,23 @@ func TestRecorder(t *testing.T) {
 				t.Errorf("the log has %q", &log)
 			}
 		})
+	})
+	t.Run("E2 what a sink keeps of a recording ends with it", func(t *testing.T) {
+		type key struct{}
+		for _, deaf := range []bool{false, true} {
+			sink := &keeping{deaf: deaf}
+			r := audit.Recorder{Sink: sink, Clock: clock}
+			if err := r.Allow(context.WithValue(t.Context(), key{}, "value"), audit.Event{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, bounded := sink.ctx.Deadline(); !bounded || sink.ctx.Value(key{}) != "value" {
+				t.Errorf("deaf %t: the sink got %v", deaf, sink.ctx)
+			}
+			<-sink.ctx.Done()
+			if err := sink.ctx.Err(); !errors.Is(err, context.Canceled) {
+				t.Errorf("deaf %t: then its context says %v", deaf, err)
+			}
+		}
 	})
 	t.Run("E2 the zero Recorder allows nothing", func(t *testing.T) {
 		defer func(l *slog.Logger) { slog.SetDefault(l) }(slog.Default())
