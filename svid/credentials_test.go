@@ -108,6 +108,7 @@ func TestExpectation(t *testing.T) {
 		{"a malformed one beside the server", svid.Expect(inventoryID, "https://x"), tenant.ServerUnexpected, `"https://x" is not a SPIFFE ID`},
 		{"a pattern", svid.Expect("spiffe://prod.example/*"), tenant.ServerUnexpected, "is not a SPIFFE ID"},
 		{"a trust domain", svid.Expect("spiffe://prod.example"), tenant.ServerUnexpected, "names a trust domain"},
+		{"another of 2,048 bytes", svid.Expect("spiffe://prod.example/" + strings.Repeat("a", 2048-22)), tenant.ServerUnexpected, "expected was"},
 		{"I2 2,049 bytes", svid.Expect("spiffe://prod.example/" + strings.Repeat("a", 2049-22)), tenant.ServerUnexpected, "at most 2048 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -419,9 +420,9 @@ func TestLocalExpired(t *testing.T) {
 }
 
 // failing is a Snapshotter of somebody else's that fails in its own words.
-type failing struct{}
+type failing struct{ err error }
 
-func (failing) Snapshot() (*svid.Snapshot, error) { return nil, io.ErrUnexpectedEOF }
+func (f failing) Snapshot() (*svid.Snapshot, error) { return nil, f.err }
 
 func TestNoIdentity(t *testing.T) {
 	d := newDomain(t, devdomain.Config{})
@@ -436,10 +437,15 @@ func TestNoIdentity(t *testing.T) {
 			wantReason(t, s.err, tenant.IdentityUnavailable)
 		})
 	}
-	t.Run("an error without a reason", func(t *testing.T) {
-		c, _ := connect(t, svid.NewClientCredentials(failing{}, svid.Expect(inventoryID)), svid.NewServerCredentials(inventory))
-		wantReason(t, c.err, tenant.IdentityUnavailable)
-	})
+	for want, err := range map[tenant.Reason]error{
+		tenant.IdentityUnavailable: io.ErrUnexpectedEOF,
+		tenant.SVIDExpired:         tenant.Deny(tenant.SVIDExpired, "by its own word"),
+	} {
+		t.Run("an error: "+string(want), func(t *testing.T) {
+			c, _ := connect(t, svid.NewClientCredentials(failing{err}, svid.Expect(inventoryID)), svid.NewServerCredentials(inventory))
+			wantReason(t, c.err, want)
+		})
+	}
 	t.Run("nobody was verified", func(t *testing.T) {
 		wantReason(t, svid.Unverified(svid.NewServerCredentials(inventory)), tenant.Internal)
 	})
@@ -489,6 +495,26 @@ func call(t *testing.T, addr string, creds credentials.TransportCredentials) err
 	defer conn.Close()
 	_, err = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
 	return err
+}
+
+// TestServerName: routers see the host that was dialled, without its port.
+func TestServerName(t *testing.T) {
+	gateway := newWorkload(t, newDomain(t, devdomain.Config{}), gatewayID)
+	for authority, want := range map[string]string{"orders.example:443": "orders.example", "orders.example": "orders.example"} {
+		var name string
+		client, server := net.Pipe()
+		go func() {
+			defer server.Close()
+			_ = tls.Server(server, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+				name = h.ServerName
+				return nil, io.ErrClosedPipe
+			}}).HandshakeContext(t.Context())
+		}()
+		_, _, err := svid.NewClientCredentials(gateway, svid.Expect(inventoryID)).ClientHandshake(t.Context(), authority, client)
+		if err == nil || name != want {
+			t.Errorf("%s: routers see %q (%v)", authority, name, err)
+		}
+	}
 }
 
 func TestForeignServer(t *testing.T) {

@@ -49,3 +49,6 @@ var Explain = explain
 
 // Diagnose is diagnose.
 var Diagnose = diagnose
+
+// Age is age.
+var Age = age

@@ -2,6 +2,7 @@ package svid_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -137,6 +138,20 @@ func TestRenewalOverdueAtStart(t *testing.T) {
 			t.Errorf("I5 logged again, at %v", got)
 		}
 	})
+}
+
+// TestOverdue: the alarm comes a tenth of a life after half of it, at least ten
+// seconds, but with a quarter of it left.
+func TestOverdue(t *testing.T) {
+	start := time.Now()
+	for life, want := range map[time.Duration]time.Duration{
+		time.Hour: 36 * time.Minute, time.Minute: 40 * time.Second, 20 * time.Second: 15 * time.Second,
+	} {
+		overdue, expires := svid.Age([]*x509.Certificate{{NotBefore: start, NotAfter: start.Add(life)}})
+		if got := overdue.Sub(start); got != want || !expires.Equal(start.Add(life)) {
+			t.Errorf("of %s: after %s, not %s", life, got, want)
+		}
+	}
 }
 
 // TestChainExpires: an intermediate expires before its leaf.

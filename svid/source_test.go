@@ -19,8 +19,10 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
@@ -143,6 +145,9 @@ func TestSource(t *testing.T) {
 	t.Run("I5 withdrawn, and issued again", func(t *testing.T) {
 		w.Remove()
 		await(t, s, func(_ *svid.Snapshot, err error) bool { return tenant.ReasonOf(err) == tenant.IdentityUnavailable })
+		if _, err := s.Snapshot(); !strings.Contains(err.Error(), "no identity issued") {
+			t.Errorf("%v does not say why", err)
+		}
 		if !s.ID().IsZero() {
 			t.Error("it still has an ID")
 		}
@@ -267,6 +272,17 @@ func TestNewSourceFails(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	for want, last := range map[string]error{
+		"it has not answered":     nil,
+		"no SPIFFE Workload API":  status.Error(codes.InvalidArgument, "no header"),
+		"see the agent's log for": status.Error(codes.Unavailable, "later"),
+	} {
+		t.Run(want, func(t *testing.T) {
+			if err := svid.Diagnose("unix://"+mute, time.Second, last, nil); !strings.Contains(err.Error(), want) {
+				t.Error(err)
+			}
+		})
+	}
 	t.Run("an address that does not parse", func(t *testing.T) {
 		wantReason(t, svid.Diagnose("unix://%zz", time.Second, nil, nil), tenant.IdentityUnavailable)
 	})
