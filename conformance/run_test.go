@@ -102,9 +102,11 @@ func runMetadata(t *testing.T, input json.RawMessage) (any, error) {
 		Headers []header `json:"headers"`
 	}](t, input)
 	m, err := hop.ParseMetadata(join(in.Headers))
-	if err != nil {
-		return nil, err
-	}
+	return texts(m), err
+}
+
+// texts is what metadata vectors have of m.
+func texts(m hop.Metadata) map[string]string {
 	out := map[string]string{}
 	if m.Hops != "" {
 		out["hops"] = m.Hops
@@ -112,7 +114,34 @@ func runMetadata(t *testing.T, input json.RawMessage) (any, error) {
 	if m.Certs != "" {
 		out["certs"] = m.Certs
 	}
-	return out, nil
+	return out
+}
+
+// runSlots runs a connection: what counts is the outcome of the last call.
+func runSlots(t *testing.T, input json.RawMessage) (any, error) {
+	in := decode[struct {
+		Offer string           `json:"offer"`
+		Calls [][]vectors.Text `json:"calls"`
+	}](t, input)
+	var slots *hop.Slots
+	if o := hop.ParseOffer([]string{in.Offer}); o != (hop.Offer{}) {
+		slots = hop.NewSlots(o)
+	}
+	var m hop.Metadata
+	for i, c := range in.Calls {
+		m = hop.Metadata{Hops: string(c[0])}
+		if len(c) > 1 {
+			m.Certs = string(c[1])
+		}
+		var err error
+		if m, err = slots.Resolve(m); err != nil {
+			if i < len(in.Calls)-1 {
+				t.Fatalf("call %d: %v", i, err)
+			}
+			return nil, err
+		}
+	}
+	return texts(m), nil
 }
 
 // header is a name and a value.

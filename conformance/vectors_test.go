@@ -29,6 +29,7 @@ var runners = map[string]func(*testing.T, json.RawMessage) (any, error){
 	"claims.json":       runClaims,
 	"metadata.json":     runMetadata,
 	"policy.json":       runPolicy,
+	"slots.json":        runSlots,
 	"statements.json":   runStatement,
 	"tokens.json":       runToken,
 }

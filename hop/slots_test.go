@@ -45,12 +45,12 @@ func TestSlots(t *testing.T) {
 		"both keys":                         {{"=11:abc", "=3:def", "abc", "def", ""}, {"ghi", "=3", "ghi", "def", ""}, {"=3", "=11", "def", "abc", ""}},
 		"one fills what the other names":    {{"=1:abc", "=1", "abc", "abc", ""}},
 		"filled anew":                       {{"=1:abc", "", "abc", "", ""}, {"=1:xyz", "", "xyz", "", ""}, {"=1", "", "xyz", "", ""}},
-		"M4 an empty slot":                  {{"=1", "", "", "", tenant.ContextMalformed}},
-		"M4 an empty slot for certificates": {{"abc", "=1", "", "", tenant.ContextMalformed}},
-		"M4 a slot that is not offered":     {{"=12:abc", "", "", "", tenant.ContextMalformed}},
-		"M4 no number":                      {{"=", "", "", "", tenant.ContextMalformed}, {"=:abc", "", "", "", tenant.ContextMalformed}, {"=x", "", "", "", tenant.ContextMalformed}},
-		"M4 a number in another form":       {{"=01:abc", "", "", "", tenant.ContextMalformed}, {"=+1:abc", "", "", "", tenant.ContextMalformed}, {"=-1:abc", "", "", "", tenant.ContextMalformed}, {"= 1:abc", "", "", "", tenant.ContextMalformed}},
-		"M4 filled with nothing":            {{"=1:", "", "", "", tenant.ContextMalformed}, {"=1", "", "", "", tenant.ContextMalformed}},
+		"H7 an empty slot":                  {{"=1", "", "", "", tenant.ContextMalformed}},
+		"H7 an empty slot for certificates": {{"abc", "=1", "", "", tenant.ContextMalformed}},
+		"H7 a slot that is not offered":     {{"=12:abc", "", "", "", tenant.ContextMalformed}},
+		"H7 no number":                      {{"=", "", "", "", tenant.ContextMalformed}, {"=:abc", "", "", "", tenant.ContextMalformed}, {"=x", "", "", "", tenant.ContextMalformed}},
+		"H7 a number in another form":       {{"=01:abc", "", "", "", tenant.ContextMalformed}, {"=+1:abc", "", "", "", tenant.ContextMalformed}, {"=-1:abc", "", "", "", tenant.ContextMalformed}, {"= 1:abc", "", "", "", tenant.ContextMalformed}},
+		"H7 filled with nothing":            {{"=1:", "", "", "", tenant.ContextMalformed}, {"=1", "", "", "", tenant.ContextMalformed}},
 		"H8 more than fits":                 {{"=0:" + all, "", all, "", ""}, {"=1:" + all, "", all, "", ""}, {"=2:" + all, "", all, "", ""}, {"=3:a", "", "", "", tenant.ContextMalformed}, {"=2:b", "", "b", "", ""}, {"=3:a", "", "a", "", ""}},
 		"H8 more than a call may bring":     {{"=0:" + half, "", half, "", ""}, {"=0", "=0", "", "", tenant.MetadataTooLarge}, {"=1:" + all + "a", "", "", "", tenant.MetadataTooLarge}},
 	} {
@@ -64,7 +64,7 @@ func TestSlots(t *testing.T) {
 			}
 		})
 	}
-	t.Run("M4 none are offered", func(t *testing.T) {
+	t.Run("H7 none are offered", func(t *testing.T) {
 		var s *Slots
 		for _, m := range []Metadata{{Hops: "=0:abc"}, {Hops: "=0"}, {Hops: "abc", Certs: "=0:abc"}} {
 			if _, err := s.Resolve(m); tenant.ReasonOf(err) != tenant.ContextMalformed {

@@ -210,8 +210,8 @@ func TestSlots(t *testing.T) {
 	}{
 		"H9 filled and named":         {{"=0:%s", ""}, {"=0", ""}, {"=0", ""}},
 		"H9 filled with what is none": {{"=0:%sA", tenant.ContextMalformed}, {"=0", tenant.ContextMalformed}},
-		"M4 empty":                    {{"=0", tenant.ContextMalformed}},
-		"M4 not offered":              {{"=1024:%s", tenant.ContextMalformed}},
+		"H7 empty":                    {{"=0", tenant.ContextMalformed}},
+		"H7 not offered":              {{"=1024:%s", tenant.ContextMalformed}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMesh(t)

@@ -44,6 +44,7 @@ func generate(dir string) map[string][]byte {
 		"claims.json":       claimsVectors(),
 		"metadata.json":     metadataVectors(),
 		"policy.json":       policyVectors(),
+		"slots.json":        slotVectors(),
 		"statements.json":   statementVectors(),
 		"tokens.json":       tokenVectors(),
 	}
