@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -75,23 +76,30 @@ func run(ctx context.Context, out io.Writer, root, dir, only string) (bool, erro
 		return c
 	}
 
-	// A test that fails anyway, or does not run, proves nothing.
-	baseline := map[target]result{}
-	pending := map[target]chan result{}
-	unchanged := binaries{dir: tmp, built: map[string]func() (string, error){}}
+	// A test that fails anyway, or does not run, proves nothing. Those of a package run at once.
+	unchanged := map[string]*baseline{}
 	for _, m := range mutants {
-		if pending[m.test] == nil {
-			pending[m.test] = in(func(tree string) result { return m.test.green(ctx, tree, &unchanged) })
+		b := unchanged[m.test.pkg]
+		if b == nil {
+			b = &baseline{}
+			unchanged[m.test.pkg] = b
 		}
+		b.add(m.test)
 	}
-	for t, c := range pending {
-		baseline[t] = <-c
+	var wg sync.WaitGroup
+	for _, b := range unchanged {
+		wg.Go(func() {
+			tree := <-trees
+			b.sum, b.output, b.err = b.all.test(ctx, tree, "10m")
+			trees <- tree
+		})
 	}
+	wg.Wait()
 	results := make([]chan result, len(mutants))
 	for i, m := range mutants {
-		if baseline[m.test].err != nil {
+		if r := unchanged[m.test.pkg].green(m.test); r.err != nil {
 			results[i] = make(chan result, 1)
-			results[i] <- baseline[m.test]
+			results[i] <- r
 			continue
 		}
 		results[i] = in(func(tree string) result { return m.try(ctx, tree) })
@@ -130,8 +138,8 @@ type target struct{ pkg, run string }
 var flags = []string{"-vet=off", "-ldflags=-s -w"}
 
 // test builds and runs t in tree.
-func (t target) test(ctx context.Context, tree string) (gotest.Summary, string, error) {
-	args := slices.Concat([]string{"test", "-json", "-count=1", "-timeout=2m"}, flags, []string{"-run", t.run, t.pkg})
+func (t target) test(ctx context.Context, tree, timeout string) (gotest.Summary, string, error) {
+	args := slices.Concat([]string{"test", "-json", "-count=1", "-timeout=" + timeout}, flags, []string{"-run", t.run, t.pkg})
 	return output(ctx, tree, args...)
 }
 
@@ -153,58 +161,72 @@ func output(ctx context.Context, dir string, args ...string) (gotest.Summary, st
 	return sum, text.String() + stderr.String(), err
 }
 
-// binaries are the tests of the unchanged code, built once for each package.
-type binaries struct {
-	dir   string
-	mu    sync.Mutex
-	built map[string]func() (string, error)
+// baseline is how the tests of a package go on the unchanged code: all that
+// mutants name.
+type baseline struct {
+	all    target
+	sum    gotest.Summary
+	output string
+	err    error
 }
 
-// get returns the path of the test binary of pkg.
-func (b *binaries) get(ctx context.Context, tree, pkg string) (string, error) {
-	b.mu.Lock()
-	build := b.built[pkg]
-	if build == nil {
-		file := filepath.Join(b.dir, fmt.Sprintf("%d.test", len(b.built)))
-		build = sync.OnceValues(func() (string, error) {
-			cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"test", "-c", "-o", file}, flags, []string{pkg})...)
-			cmd.Dir = tree
-			cmd.Env = append(os.Environ(), "PWD="+tree)
-			if text, err := cmd.CombinedOutput(); err != nil {
-				return "", fmt.Errorf("the tests of %s do not compile: %w: %s", pkg, err, bytes.TrimSpace(text))
-			}
-			return file, nil
-		})
-		b.built[pkg] = build
+func (b *baseline) add(t target) {
+	if b.all.run != "" {
+		b.all.run += "|"
 	}
-	b.mu.Unlock()
-	return build()
+	b.all = target{t.pkg, b.all.run + t.elements()[0]}
 }
 
-// green demands that the test passes by itself, and that one runs as deep as
+// green demands that t passes by itself, and that one test runs as deep as
 // the pattern goes: for TestA/H1, go test is content with TestA alone.
-func (t target) green(ctx context.Context, tree string, unchanged *binaries) result {
-	binary, err := unchanged.get(ctx, tree, t.pkg)
-	if err != nil {
-		return result{err: errors.New("the test fails on the unchanged code"), output: err.Error()}
+func (b *baseline) green(t target) result {
+	fails := func(failed gotest.Test) bool { return t.matches(failed.Name) }
+	switch {
+	case b.err != nil:
+		return result{err: b.err}
+	case len(b.sum.Broken) > 0 || slices.ContainsFunc(b.sum.Failed, fails):
+		return result{err: errors.New("the test fails on the unchanged code"), output: b.output}
 	}
-	if _, err := os.Stat(binary); err != nil {
-		return result{err: fmt.Errorf("no test runs for %s -run %s", t.pkg, t.run)}
-	}
-	sum, text, err := output(ctx, filepath.Join(tree, t.pkg), "tool", "test2json", "-p", t.pkg,
-		binary, "-test.v=test2json", "-test.timeout=2m", "-test.run", t.run)
-	if err != nil {
-		return result{err: err}
-	}
-	if len(sum.Failed)+len(sum.Broken) > 0 {
-		return result{err: errors.New("the test fails on the unchanged code"), output: text}
-	}
-	for _, test := range sum.Passed {
-		if strings.Count(test.Name, "/") >= strings.Count(t.run, "/") {
+	for _, test := range b.sum.Passed {
+		if strings.Count(test.Name, "/") >= len(t.elements())-1 && t.matches(test.Name) {
 			return result{}
 		}
 	}
-	return result{err: fmt.Errorf("no test runs for %s -run %s", t.pkg, t.run), output: text}
+	return result{err: fmt.Errorf("no test runs for %s -run %s", t.pkg, t.run)}
+}
+
+// matches reports whether go test -run runs a test of that name for t.
+func (t target) matches(name string) bool {
+	elements := t.elements()
+	for i, part := range strings.Split(name, "/") {
+		if i == len(elements) {
+			break
+		}
+		if ok, err := regexp.MatchString(elements[i], part); !ok || err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// elements returns the patterns for the parts of a test's name: what stands
+// between slashes that are not in brackets.
+func (t target) elements() (out []string) {
+	depth, start := 0, 0
+	for i, c := range t.run {
+		switch c {
+		case '(', '[':
+			depth++
+		case ')', ']':
+			depth--
+		case '/':
+			if depth == 0 {
+				out = append(out, t.run[start:i])
+				start = i + 1
+			}
+		}
+	}
+	return append(out, t.run[start:])
 }
 
 // try applies the patch in tree, demands that the test goes red, and takes the
@@ -221,7 +243,7 @@ func (m mutant) try(ctx context.Context, tree string) result {
 }
 
 func (m mutant) red(ctx context.Context, tree string) result {
-	sum, output, err := m.test.test(ctx, tree)
+	sum, output, err := m.test.test(ctx, tree, "2m")
 	switch {
 	case err != nil:
 		return result{err: err}
