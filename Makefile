@@ -28,6 +28,7 @@ TEST_FLAGS := -race -timeout 15m $(if $(CI),-count=1)
 
 FUZZTIME ?= 10s
 ONLY ?=
+PART ?= 1/1
 BENCHFLAGS ?=
 
 .PHONY: help
@@ -94,8 +95,8 @@ generate: $(STAMP) ## Generates Go from the .proto files.
 	@$(BIN)/buf generate
 
 .PHONY: mutants
-mutants: ## Takes out one check at a time and demands that its test goes red; ONLY=H1 picks some.
-	@go run ./e2e/mutants -only '$(ONLY)'
+mutants: ## Takes out one check at a time and demands that its test goes red; ONLY=H1 picks some, PART=1/2 a half.
+	@go run ./e2e/mutants -only '$(ONLY)' -part '$(PART)'
 
 .PHONY: mutation
 mutation: ## Changes one operator at a time in the packages that decide, and scores their tests; ONLY=hop picks one.

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -29,9 +30,11 @@ const parallel = 2
 func main() {
 	only := flag.String("only", "", "run only the mutants of this attack line, or of this file")
 	dir := flag.String("dir", "e2e/mutants", "where the patches lie")
+	which := part{1, 1}
+	flag.Var(&which, "part", "run one part of the mutants, as 2/3, and see that the patches of the others apply")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	ok, err := run(ctx, os.Stdout, ".", *dir, *only)
+	ok, err := run(ctx, os.Stdout, ".", *dir, *only, which)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
@@ -41,9 +44,31 @@ func main() {
 	}
 }
 
+// part is one of several parts of a list: every of-th element.
+type part struct{ number, of int }
+
+func (p *part) String() string { return fmt.Sprintf("%d/%d", p.number, p.of) }
+
+// Set implements [flag.Value].
+func (p *part) Set(s string) error {
+	number, of, _ := strings.Cut(s, "/")
+	var errs [2]error
+	p.number, errs[0] = strconv.Atoi(number)
+	p.of, errs[1] = strconv.Atoi(of)
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	if p.number < 1 || p.number > p.of {
+		return fmt.Errorf("%d is not one of %d parts", p.number, p.of)
+	}
+	return nil
+}
+
+func (p *part) holds(i int) bool { return i%p.of == p.number-1 }
+
 // run tries the patches in dir on copies of the module at root, and says
 // whether each turned its test red.
-func run(ctx context.Context, out io.Writer, root, dir, only string) (bool, error) {
+func run(ctx context.Context, out io.Writer, root, dir, only string, which part) (bool, error) {
 	mutants, err := load(dir, only)
 	if err != nil {
 		return false, err
@@ -102,10 +127,15 @@ func run(ctx context.Context, out io.Writer, root, dir, only string) (bool, erro
 			results[i] <- r
 			continue
 		}
-		results[i] = in(func(tree string) result { return m.try(ctx, tree) })
+		results[i] = in(func(tree string) result {
+			if !which.holds(i) {
+				return m.applies(ctx, tree)
+			}
+			return m.try(ctx, tree)
+		})
 	}
 
-	passed, failed := 0, 0
+	passed, failed, others := 0, 0, 0
 	for i, m := range mutants {
 		r := <-results[i]
 		if r.err != nil {
@@ -116,8 +146,15 @@ func run(ctx context.Context, out io.Writer, root, dir, only string) (bool, erro
 			}
 			continue
 		}
+		if r.red == "" {
+			others++
+			continue
+		}
 		passed++
 		fmt.Fprintf(out, "ok   %s %s → %s went red\n", strings.Join(m.lines, " "), m.check, r.red)
+	}
+	if others > 0 {
+		fmt.Fprintf(out, "the patches of %d others apply\n", others)
 	}
 	fmt.Fprintf(out, "%d passed, %d failed\n", passed, failed)
 	return failed == 0, ctx.Err()
@@ -227,6 +264,14 @@ func (t target) elements() (out []string) {
 		}
 	}
 	return append(out, t.run[start:])
+}
+
+// applies demands that the patch applies to tree, and does no more.
+func (m mutant) applies(ctx context.Context, tree string) result {
+	if err := m.apply(ctx, tree, "--check"); err != nil {
+		return result{err: fmt.Errorf("the patch does not apply: %w", err)}
+	}
+	return result{}
 }
 
 // try applies the patch in tree, demands that the test goes red, and takes the

@@ -98,7 +98,7 @@ func TestRun(t *testing.T) {
 		"l-panic.patch":    header("H12", "./ TestOpen/no_key") + with(`func() bool { panic("boom") }()`),
 	})
 	var out strings.Builder
-	ok, err := run(t.Context(), &out, dir, filepath.Join(dir, "mutants"), "")
+	ok, err := run(t.Context(), &out, dir, filepath.Join(dir, "mutants"), "", part{1, 1})
 	if ok || err != nil {
 		t.Errorf("run = %v, %v; want false, nil", ok, err)
 	}
@@ -151,9 +151,37 @@ func TestOnly(t *testing.T) {
 	}
 }
 
+// TestPart: the patches of the other parts are not tried, and must apply.
+func TestPart(t *testing.T) {
+	dir := module(t, map[string]string{
+		"a-good.patch":     header("H1", "./ TestOpen/no_key") + with("true"),
+		"b-survives.patch": header("H2", "./ TestOpen/^key$") + with("true"),
+		"c-good.patch":     header("H3", "./ TestOpen/no_key") + with("true"),
+		"d-stale.patch":    header("H4", "./ TestOpen/no_key") + strings.Replace(with("true"), "key string", "old string", 1),
+	})
+	var out strings.Builder
+	if ok, err := run(t.Context(), &out, dir, filepath.Join(dir, "mutants"), "", part{1, 2}); ok || err != nil {
+		t.Errorf("run = %v, %v; want false, nil", ok, err)
+	}
+	for _, want := range []string{"ok   H1", "ok   H3", "FAIL H4 key check removed (d-stale.patch): the patch does not apply", "the patches of 1 others apply", "2 passed, 1 failed"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+	for _, s := range []string{"", "1", "0/2", "3/2", "a/b", "1/2/3", "-1/2"} {
+		if err := new(part).Set(s); err == nil {
+			t.Errorf("%q is a part", s)
+		}
+	}
+	var p part
+	if err := p.Set("2/3"); err != nil || p.String() != "2/3" || p.holds(0) || !p.holds(1) || p.holds(2) || !p.holds(4) {
+		t.Errorf("2/3 is %v, %v", p, err)
+	}
+}
+
 func TestNone(t *testing.T) {
 	var out strings.Builder
-	if ok, err := run(t.Context(), &out, ".", t.TempDir(), ""); !ok || err != nil {
+	if ok, err := run(t.Context(), &out, ".", t.TempDir(), "", part{1, 1}); !ok || err != nil {
 		t.Errorf("run = %v, %v", ok, err)
 	}
 	if !strings.Contains(out.String(), "no mutants yet") {
