@@ -48,7 +48,8 @@ type Event struct {
 	// Proven says whether Tenant, Subject, Transaction and Path come from a
 	// chain whose signatures were verified.
 	Proven bool
-	// Path holds the SPIFFE IDs of the signers, the originator first.
+	// Path holds the SPIFFE IDs of the signers, the originator first. Events
+	// share it: a sink must not change it.
 	Path []string
 	// Peer is the SPIFFE ID at the other end, or empty if unproven.
 	Peer string

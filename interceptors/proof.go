@@ -41,12 +41,16 @@ func newProof(chain *hop.Chain, generation uint64, method string, declared *poli
 	return p
 }
 
-// valid says whether the chain still holds: its times, and, where the bundles
-// are others, its signers.
+// valid says whether the chain may still be used: its times, and its signers.
 func (p *proof) valid(snap *svid.Snapshot, now time.Time) error {
 	if err := p.chain.Valid(now); err != nil {
 		return err
 	}
+	return p.trusted(snap, now)
+}
+
+// trusted says whether the signers chain to the bundles, if those are others now.
+func (p *proof) trusted(snap *svid.Snapshot, now time.Time) error {
 	if p.generation.Load() == snap.Generation {
 		return nil
 	}

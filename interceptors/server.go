@@ -170,7 +170,7 @@ func (s *server) prove(c *inbound, snap *svid.Snapshot, now time.Time) (*proof, 
 		if err := p.chain.Timely(now); err != nil {
 			return nil, err
 		}
-		return p, p.valid(snap, now)
+		return p, p.trusted(snap, now)
 	}
 	chain, err := hop.Verify(c.metadata, hop.Expected{
 		Kind:    hop.Call,
