@@ -204,6 +204,11 @@ func TestCacheForgetsNoCheck(t *testing.T) {
 	if n := len(want.Cache.signers.all); n != 3 {
 		t.Errorf("%d signers are remembered, want 3", n)
 	}
+	unnumbered := want
+	unnumbered.Cache, unnumbered.Generation = new(Cache), 0
+	if _, err := Verify(m, unnumbered); err != nil || len(unnumbered.Cache.signers.all) != 0 {
+		t.Errorf("%v, and %d signers are remembered of bundles without a generation", err, len(unnumbered.Cache.signers.all))
+	}
 	if n := len(want.Cache.statements.all); n != 2 {
 		t.Errorf("%d statements are remembered, want the 2 before the last", n)
 	}
@@ -272,6 +277,9 @@ func TestSideBySide(t *testing.T) {
 					c.hops.Hops[i].Signature[63] ^= 1
 				}
 				_, err := Verify(c.metadata(t), c.want)
+				if n := proving.Load(); n != 0 {
+					t.Errorf("%d hops are being proven still", n)
+				}
 				if len(broken) == 0 {
 					if err != nil {
 						t.Error(err)
@@ -336,5 +344,10 @@ func TestNoCache(t *testing.T) {
 	h := proven(key, false)
 	if err := none.verify("peer", key.Public(), h); err != nil || none.proven(h) {
 		t.Errorf("%v, proven %v", err, none.proven(h))
+	}
+	c := calls(t)
+	c.want.Generation = 1
+	if _, err := Verify(c.metadata(t), c.want); err != nil {
+		t.Error(err)
 	}
 }

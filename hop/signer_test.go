@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -346,6 +348,22 @@ func TestSignPathTooLong(t *testing.T) {
 			t.Errorf("%d failed, want the one that the key failed for", failed)
 		}
 	})
+}
+
+// A statement that is too large without a path is not signed once more.
+func TestSignTooLarge(t *testing.T) {
+	p := path("gateway", "orders")
+	key := counting{p[0].PrivateKey, new(atomic.Int64)}
+	claims := goodClaims()
+	for i := range 12 {
+		claims.Request[fmt.Sprint("fill", i)] = strings.Repeat("x", maxText)
+	}
+	chain := must(Begin(claims))
+	s := &Signer{SVID: &x509svid.SVID{ID: p[0].ID, Certificates: p[0].Certificates, PrivateKey: key}}
+	_, err := s.Sign(t.Context(), chain, Handover{Kind: Call, Audience: p[1].ID.String(), Target: methodOf(p[1]), Binding: [32]byte{1}, Now: noon})
+	if tenant.ReasonOf(err) != tenant.MetadataTooLarge || key.n.Load() != 1 {
+		t.Errorf("%v after %d signatures", err, key.n.Load())
+	}
 }
 
 // Who gets the turn when the others have signed leaves it to the next.

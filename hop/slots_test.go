@@ -2,6 +2,7 @@ package hop
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -132,10 +133,18 @@ func TestFiller(t *testing.T) {
 		for _, c := range calls {
 			f.Done(c.slot, false)
 		}
-		for _, slot := range f.byText {
-			if slot.calls != 0 {
-				t.Errorf("seed %d: %d calls are under way", seed, slot.calls)
+		held, longest := 0, 0
+		for _, text := range texts {
+			longest = max(longest, len(text))
+		}
+		for _, slot := range slices.AppendSeq(slices.Clone(f.free), maps.Values(f.byText)) {
+			held += slot.held
+			if slot.calls != 0 || slot.held > longest || slot.known && slot.held != len(slot.text) {
+				t.Errorf("seed %d: at the end a slot is %+v", seed, slot)
 			}
+		}
+		if f.bytes != held || held > offer.Bytes {
+			t.Errorf("seed %d: %d bytes are counted, the slots may hold %d of %d", seed, f.bytes, held, offer.Bytes)
 		}
 	}
 	if named < 1000 {
@@ -166,12 +175,40 @@ func TestFillerKeepsWithinOffer(t *testing.T) {
 	f.Done(b, true)
 	f.Done(a, true)
 	use("ddddddddddd", "ddddddddddd") // more than fits, and what it vacated is free
+	if _, slot := f.Value("e"); slot == nil || len(f.free) != 0 {
+		t.Errorf("%v is used, %d slots are free", slot, len(f.free))
+	}
+	f = NewFiller(Offer{Slots: 20, Bytes: 20})
+	for i, text := range []string{"aaaaaaaaaa", "bbbbbbbbbb"} {
+		f.Done(use(text, fmt.Sprintf("=%d:%s", i, text)), true)
+	}
+	if v, slot := f.Value("cccccccccc"); slot == nil || len(f.byText) != 2 {
+		t.Errorf("without bytes for another slot, %q is sent", v)
+	}
 	f = NewFiller(Offer{Slots: 20, Bytes: 20})
 	for i := range 20 {
 		text := string(rune('a' + i))
 		use(text, fmt.Sprintf("=%d:%s", i, text))
 	}
 	use("z", "z") // calls name all
+	// Of few slots the one that is idle is found; of many it may be passed over.
+	for slots, all := range map[int]bool{maxTries: true, 10 * maxTries: false} {
+		found := 0
+		for range 100 {
+			f := NewFiller(Offer{Slots: slots, Bytes: 2 * slots})
+			for i := range slots {
+				if _, s := f.Value(fmt.Sprintf("%02d", i)); i == 0 {
+					f.Done(s, true)
+				}
+			}
+			if _, s := f.Value("~"); s != nil {
+				found++
+			}
+		}
+		if (found == 100) != all {
+			t.Errorf("the idle one of %d slots was found %d times in 100", slots, found)
+		}
+	}
 	var none *Filler
 	if v, slot := none.Value("aaaa"); v != "aaaa" || slot != nil {
 		t.Errorf("without slots %q is sent", v)
