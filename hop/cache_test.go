@@ -3,7 +3,6 @@ package hop
 import (
 	"crypto"
 	"crypto/elliptic"
-	"encoding/base64"
 	"fmt"
 	"maps"
 	"runtime"
@@ -308,11 +307,11 @@ func FuzzCache(f *testing.F) {
 		want := g.expected()
 		want.Cache, want.Generation = warm, generation(g)
 		_, _ = Verify(Metadata{Hops: g.Hops, Certs: g.Certs}, want)
-		hops, err := base64.RawURLEncoding.DecodeString(g.Hops)
+		hops, err := textEncoding.DecodeString(g.Hops)
 		if err != nil {
 			continue // a vector that is about this
 		}
-		if certs, err := base64.RawURLEncoding.DecodeString(g.Certs); err == nil {
+		if certs, err := textEncoding.DecodeString(g.Certs); err == nil {
 			f.Add(i, hops, certs)
 			added++
 		}
@@ -324,7 +323,7 @@ func FuzzCache(f *testing.F) {
 		if i < 0 || i >= len(calls) {
 			return
 		}
-		m := Metadata{Hops: base64.RawURLEncoding.EncodeToString(hops), Certs: base64.RawURLEncoding.EncodeToString(certs)}
+		m := Metadata{Hops: textEncoding.EncodeToString(hops), Certs: textEncoding.EncodeToString(certs)}
 		want := calls[i].expected()
 		chain, cold := Verify(m, want)
 		want.Cache, want.Generation = warm, generation(calls[i])

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -285,10 +284,10 @@ func readCanonical(b []byte, m proto.Message) error {
 	return nil
 }
 
-func toText(m proto.Message) string { return base64.RawURLEncoding.EncodeToString(canonical(m)) }
+func toText(m proto.Message) string { return textEncoding.EncodeToString(canonical(m)) }
 
 func fromText(text string, m proto.Message) error {
-	b, err := base64.RawURLEncoding.DecodeString(text)
+	b, err := textEncoding.DecodeString(text)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/elliptic"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"maps"
@@ -180,8 +179,8 @@ func FuzzParseStatement(f *testing.F) {
 func FuzzWire(f *testing.F) {
 	added := 0
 	for _, g := range append(seeds(f), vectorCalls(f)...) {
-		hops, hopsErr := base64.RawURLEncoding.DecodeString(g.Hops)
-		certs, certsErr := base64.RawURLEncoding.DecodeString(g.Certs)
+		hops, hopsErr := textEncoding.DecodeString(g.Hops)
+		certs, certsErr := textEncoding.DecodeString(g.Certs)
 		if hopsErr == nil && certsErr == nil {
 			f.Add(hops, certs)
 			added++
@@ -231,11 +230,11 @@ func FuzzVerify(f *testing.F) {
 	known := map[Metadata]bool{}
 	for i, g := range calls {
 		known[Metadata{Hops: g.Hops, Certs: g.Certs}] = true
-		hops, err := base64.RawURLEncoding.DecodeString(g.Hops)
+		hops, err := textEncoding.DecodeString(g.Hops)
 		if err != nil {
 			continue // a vector that is about this
 		}
-		if certs, err := base64.RawURLEncoding.DecodeString(g.Certs); err == nil {
+		if certs, err := textEncoding.DecodeString(g.Certs); err == nil {
 			f.Add(i, hops, certs)
 		}
 	}
@@ -246,7 +245,7 @@ func FuzzVerify(f *testing.F) {
 		if i < 0 || i >= len(calls) {
 			return
 		}
-		m := Metadata{Hops: base64.RawURLEncoding.EncodeToString(hops), Certs: base64.RawURLEncoding.EncodeToString(certs)}
+		m := Metadata{Hops: textEncoding.EncodeToString(hops), Certs: textEncoding.EncodeToString(certs)}
 		chain, err := Verify(m, calls[i].expected())
 		if err != nil {
 			if chain != nil {

@@ -20,7 +20,7 @@ const (
 // Metadata is a chain on the wire: the values of the keys [HopsKey] and
 // [CertsKey]. Certs is empty for a chain of one hop, and the key then absent.
 type Metadata struct {
-	// Hops and Certs are the values, base64url text.
+	// Hops and Certs are the values, text as SPEC.md, section 3, has it.
 	Hops, Certs string
 }
 

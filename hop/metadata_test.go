@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/net/http2/hpack"
+
 	"github.com/tenantmesh/tenantmesh/internal/vectors"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -91,4 +93,15 @@ func FuzzParseMetadata(f *testing.F) {
 			t.Fatal("over budget")
 		}
 	})
+}
+
+// HPACK's encoders send a value as it stands unless Huffman's code makes it shorter.
+func TestTextIsNotHuffmanCoded(t *testing.T) {
+	for name, g := range goldens(t) {
+		for _, text := range []string{g.Hops, g.Certs} {
+			if coded := hpack.HuffmanEncodeLength(text); coded < uint64(len(text)) {
+				t.Errorf("%s: %d bytes of text would be sent as %d", name, len(text), coded)
+			}
+		}
+	}
 }

@@ -55,6 +55,7 @@ func BenchmarkCall(b *testing.B) {
 		{"floor", []grpc.ServerOption{grpc.Creds(svid.NewServerCredentials(src["target"]))},
 			[]grpc.DialOption{grpc.WithTransportCredentials(svid.NewClientCredentials(src["gateway"], expect))}},
 		{"warm", guard("target").ServerOptions(), client.DialOptions(expect)},
+		{"fresh", guard("target").ServerOptions(), client.DialOptions(expect)},
 	} {
 		b.Run(v.name, func(b *testing.B) {
 			lis, err := net.Listen("tcp", "127.0.0.1:0")
@@ -77,6 +78,11 @@ func BenchmarkCall(b *testing.B) {
 			}
 			in := &grpc_testing.SimpleRequest{Payload: &grpc_testing.Payload{Body: make([]byte, 100)}}
 			call := func() {
+				if v.name == "fresh" {
+					if ctx, err = client.Originate(b.Context(), c); err != nil {
+						b.Fatal(err)
+					}
+				}
 				if _, err := grpc_testing.NewTestServiceClient(cc).UnaryCall(ctx, in); err != nil {
 					b.Fatal(err)
 				}

@@ -93,7 +93,7 @@ func (c *call) event() audit.Event {
 	case c.chain != nil:
 		e.Proven, e.Path = true, c.path
 		if claims == nil {
-			claims, e.Path = c.chain.Claims(), signers(c.chain)
+			claims, e.Path = c.chain.Claims(), signers(c.chain.Path())
 		}
 	case claims == nil && !c.exempt: // what comes with an exempt call is nobody's word
 		claims = hop.UnverifiedClaims(c.metadata)
@@ -105,9 +105,10 @@ func (c *call) event() audit.Event {
 	return e
 }
 
-// signers returns the SPIFFE IDs of a chain's signers.
-func signers(chain *hop.Chain) (ids []string) {
-	for _, s := range chain.Path() {
+// signers returns the SPIFFE IDs of those who signed the hops.
+func signers(path []hop.Step) []string {
+	ids := make([]string, 0, len(path))
+	for _, s := range path {
 		ids = append(ids, s.Signer.String())
 	}
 	return ids

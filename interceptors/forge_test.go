@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/binary"
 	"math/big"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
 )
 
@@ -70,7 +70,7 @@ func (m *mesh) send(binding [32]byte, method string, path []string) (*wire, erro
 // parse reads what was sent.
 func (w *wire) parse(md hop.Metadata) error {
 	for text, m := range map[string]proto.Message{md.Hops: w.hops, md.Certs: w.certs} {
-		raw, err := base64.RawURLEncoding.DecodeString(text)
+		raw, err := attacktest.Text.DecodeString(text)
 		if err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func (w *wire) parse(md hop.Metadata) error {
 
 // values returns the metadata.
 func (w *wire) values() map[string]string {
-	text := func(m proto.Message) string { return base64.RawURLEncoding.EncodeToString(encode(m)) }
+	text := func(m proto.Message) string { return attacktest.Text.EncodeToString(encode(m)) }
 	hops, certs := text(w.hops), text(w.certs)
 	if w.text != nil {
 		w.text(&hops, &certs)

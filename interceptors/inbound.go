@@ -2,6 +2,7 @@ package interceptors
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -88,8 +89,9 @@ func (c *inbound) decide(p *policy.Policy, now time.Time) (policy.Decision, erro
 	return d, nil
 }
 
-// ask asks the other authorizer.
+// ask asks the other authorizer, which gets a copy: what is proven stays as it is.
 func (c *inbound) ask(a policy.Authorizer, q policy.Call) error {
+	q.Claims, q.Scopes, q.Path = q.Claims.Clone(), slices.Clone(q.Scopes), slices.Clone(q.Path)
 	err := a.Authorize(c, &q)
 	if err != nil && tenant.ReasonOf(err) == "" {
 		return tenant.Deny(tenant.AuthorizerDenied, "%w", err)

@@ -185,7 +185,10 @@ func TestAuthorizer(t *testing.T) {
 		cfg.Authorizer = authorizer(func(_ context.Context, c *policy.Call) error {
 			mu.Lock()
 			defer mu.Unlock()
-			asked = append(asked, *c)
+			told := *c
+			told.Claims = c.Claims.Clone()
+			asked = append(asked, told)
+			c.Claims.Tenant, c.Scopes = must(tenant.ParseID("globex")), nil // which it must not
 			return says
 		})
 	})
@@ -205,7 +208,11 @@ func TestAuthorizer(t *testing.T) {
 		len(asked[0].Path) != 1 || asked[0].Time.IsZero() {
 		t.Errorf("asked %+v", asked)
 	}
-	s.audit.take()
+	for _, e := range s.audit.take() {
+		if e.Tenant != "acme" {
+			t.Errorf("what the authorizer did to its copy reached the audit trail: %+v", e)
+		}
+	}
 	s.refused(call(errors.New("no"), "orders.read"), tenant.AuthorizerDenied)
 	s.refused(call(tenant.Deny(tenant.ScopeMissing, "its own"), "orders.read"), tenant.ScopeMissing)
 	s.refused(call(nil), tenant.ScopeMissing)

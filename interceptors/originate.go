@@ -78,7 +78,8 @@ func (o *origination) begin(ctx context.Context, claims *hop.Claims, prepare fun
 		_ = c.refuse(ctx, err)
 		return nil, err
 	}
-	return mint.With(ctx, &mint.Record{Facts: newFacts(o.chain, nil), Holder: o, Carrier: o.chain}), nil
+	facts := newFacts(&policy.Call{Claims: o.claims, Scopes: o.claims.Scopes}, nil)
+	return mint.With(ctx, &mint.Record{Facts: facts, Holder: o, Carrier: o.chain}), nil
 }
 
 func (o *origination) originate(claims *hop.Claims, c *call, prepare func() error) error {
@@ -92,9 +93,10 @@ func (o *origination) originate(claims *hop.Claims, c *call, prepare func() erro
 	self := snap.SVID.ID
 	c.peer, c.policy = self.String(), is.policy
 
-	o.claims = claims.Clone()
-	claims = o.claims
-	c.claims = claims
+	asked := *claims
+	claims = &asked
+	o.claims, c.claims = claims, claims
+	claims.Scopes = slices.Clone(claims.Scopes)
 	slices.Sort(claims.Scopes)
 	claims.Scopes = slices.Compact(claims.Scopes)
 	if claims.Transaction == "" {
@@ -120,7 +122,8 @@ func (o *origination) originate(claims *hop.Claims, c *call, prepare func() erro
 	if o.chain, err = hop.Begin(claims); err != nil {
 		return err
 	}
-	c.chain = o.chain
+	o.claims = o.chain.Claims() // no part of which is the caller's
+	c.chain, c.claims = o.chain, o.claims
 	return nil
 }
 

@@ -34,9 +34,10 @@ type said struct {
 }
 
 func newProof(chain *hop.Chain, generation uint64, method string, declared *policy.Declared) *proof {
-	p := &proof{chain: chain, path: signers(chain), question: policy.Call{
+	p := &proof{chain: chain, question: policy.Call{
 		Method: method, Declared: declared, Path: chain.Path(), Claims: chain.Claims(), Scopes: chain.Scopes(),
 	}}
+	p.path = signers(p.question.Path)
 	p.generation.Store(generation)
 	return p
 }
@@ -66,30 +67,31 @@ func (p *proof) by(pol *policy.Policy, d *policy.Decision) *said {
 	if s := p.said.Load(); s != nil && s.policy == pol {
 		return s
 	}
-	s := &said{pol, newFacts(p.chain, d.Workloads()), strings.Join(d.Rules(), " ")}
+	s := &said{pol, newFacts(&p.question, d.Workloads()), strings.Join(d.Rules(), " ")}
 	p.said.Store(s)
 	return s
 }
 
-// newFacts turns a chain into what handlers see of it. Of its signers, policy
-// may have named only the first.
-func newFacts(chain *hop.Chain, workloads []string) *mint.Facts {
-	claims := chain.Claims()
+// newFacts turns what policy was asked into what handlers see of it; the two share
+// what neither changes. Of the signers, policy may have named only the first.
+func newFacts(q *policy.Call, workloads []string) *mint.Facts {
+	claims := q.Claims
 	f := &mint.Facts{
 		Tenant:         claims.Tenant.String(),
 		TenantUID:      claims.TenantUID,
 		Subject:        claims.Subject,
 		Issuer:         claims.Issuer,
 		Transaction:    claims.Transaction,
-		Scopes:         chain.Scopes(),
+		Scopes:         q.Scopes,
 		Classification: claims.Classification,
 		Attributes:     claims.Attributes,
 		Request:        claims.Request,
+		Path:           make([]mint.Step, 0, len(q.Path)),
 		IssuedAt:       claims.IssuedAt,
 		Expires:        claims.Expires,
 		Elevation:      claims.Elevation,
 	}
-	for i, s := range chain.Path() {
+	for i, s := range q.Path {
 		step := mint.Step{SPIFFEID: s.Signer, Method: s.Target}
 		if i < len(workloads) {
 			step.Workload = workloads[i]

@@ -207,7 +207,11 @@ func (c *call) ok() object {
 
 func hexOf(b []byte) string { return hex.EncodeToString(b) }
 
-func text(m proto.Message) string { return base64.RawURLEncoding.EncodeToString(marshal(m)) }
+const alphabet = "!#$&'()*+;<>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^`bdfghjklmnqvwxyz{|}~"
+
+var textEncoding = base64.NewEncoding(alphabet).WithPadding(base64.NoPadding)
+
+func text(m proto.Message) string { return textEncoding.EncodeToString(marshal(m)) }
 
 var prefixes = map[pb.Kind]string{
 	pb.Kind_KIND_CALL:    "tenantmesh-v1-call\x00",

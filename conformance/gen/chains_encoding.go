@@ -30,11 +30,11 @@ func certsText(f func(string) any) func(*call) {
 // rawHop changes the encoding of the last field of HopChain, which is hop 2.
 func rawHop(f func(head, hop []byte) []byte) func(*call) {
 	return hopsText(func(s string) any {
-		b := must(b64.DecodeString(s))
+		b := must(textEncoding.DecodeString(s))
 		whole := new(pb.HopChain)
 		check(proto.Unmarshal(b, whole))
 		last := marshal(whole.Hops[len(whole.Hops)-1])
-		return b64.EncodeToString(f(b[:len(b)-len(last)], last))
+		return textEncoding.EncodeToString(f(b[:len(b)-len(last)], last))
 	})
 }
 
@@ -59,26 +59,23 @@ var encodings = []chain{
 	}), "CONTEXT_MALFORMED", -1},
 	{"H7", "A byte less.", "three-hops", rawHop(func(head, hop []byte) []byte { return append(head, hop[:len(hop)-1]...) }), "CONTEXT_MALFORMED", -1},
 	{"H7", "A zero byte at the end.", "three-hops", rawHop(func(head, hop []byte) []byte { return append(append(head, hop...), 0) }), "CONTEXT_MALFORMED", -1},
-	{"H7", "A hop without a statement, written out.", "one-hop", hopsText(func(string) any { return "CgIKAA" }), "CONTEXT_MALFORMED", -1},
+	{"H7", "A hop without a statement, written out.", "one-hop", hopsText(func(string) any { return textEncoding.EncodeToString([]byte{0x0a, 2, 0x0a, 0}) }), "CONTEXT_MALFORMED", -1},
 	{"H7", "Padding.", "three-hops", hopsText(func(s string) any { return s + "=" }), "CONTEXT_MALFORMED", -1},
 	{"H7", "A line end inside.", "three-hops", hopsText(func(s string) any { return s[:4] + "\n" + s[4:] }), "CONTEXT_MALFORMED", -1},
 	{"H7", "A carriage return at the end.", "three-hops", hopsText(func(s string) any { return s + "\r" }), "CONTEXT_MALFORMED", -1},
 	{"H7", "A space before it.", "three-hops", hopsText(func(s string) any { return " " + s }), "CONTEXT_MALFORMED", -1},
-	{"H7", "The standard alphabet.", "three-hops", hopsText(func(s string) any {
-		return strings.NewReplacer("-", "+", "_", "/").Replace(s)
-	}), "CONTEXT_MALFORMED", -1},
+	{"H7", "Base64url.", "three-hops", hopsText(func(s string) any { return b64.EncodeToString(must(textEncoding.DecodeString(s))) }), "CONTEXT_MALFORMED", -1},
 	{"H7", "An unused bit that is set.", "three-hops", func(c *call) {
 		for len(text(c.hops))%4 == 0 {
 			c.change(0, func(s *pb.Statement) { s.Claims.Sub += "x" })
 		}
 		hopsText(func(s string) any {
-			const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 			last := strings.IndexByte(alphabet, s[len(s)-1])
 			return s[:len(s)-1] + alphabet[last+1:last+2]
 		})(c)
 	}, "CONTEXT_MALFORMED", -1},
 	{"H7", "Padding of the certificates.", "three-hops", certsText(func(s string) any { return s + "=" }), "CONTEXT_MALFORMED", -1},
-	{"H7", "Certificates that are no message.", "three-hops", certsText(func(string) any { return "AA" }), "CONTEXT_MALFORMED", -1},
+	{"H7", "Certificates that are no message.", "three-hops", certsText(func(string) any { return textEncoding.EncodeToString([]byte{0}) }), "CONTEXT_MALFORMED", -1},
 }
 
 func bare(names ...string) (out []*pb.CertificateChain) {
@@ -108,7 +105,7 @@ var budgets = []chain{
 		}
 	}, "CHAIN_TOO_LONG", -1},
 	{"H8", "A thousand empty hops.", "three-hops", func(c *call) {
-		c.text = func(hops, _ *any) { *hops = []any{[]any{"CgAKAAoA", 333}, []any{"CgA", 1}} }
+		c.text = func(hops, _ *any) { *hops = []any{[]any{textEncoding.EncodeToString([]byte{0x0a, 0, 0x0a, 0, 0x0a, 0}), 333}, []any{textEncoding.EncodeToString([]byte{0x0a, 0}), 1}} }
 	}, "CHAIN_TOO_LONG", -1},
 	{"H8", "A byte over budget.", "three-hops", func(c *call) {
 		c.text = func(hops, certs *any) {

@@ -95,7 +95,7 @@ func (h signed) signer() [32]byte { return [32]byte(h.bytes(5)) }
 type certificates map[[32]byte]*x509.Certificate
 
 func readHops(value string) ([]signed, error) {
-	b, err := fromBase64(value)
+	b, err := fromText(value)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func readCertificates(value string) (certificates, error) {
 	if value == "" {
 		return certs, nil
 	}
-	b, err := fromBase64(value)
+	b, err := fromText(value)
 	if err != nil {
 		return nil, err
 	}

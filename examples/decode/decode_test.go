@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"go/parser"
@@ -213,9 +212,9 @@ func TestDecodeRefuses(t *testing.T) {
 		{"no hops", "", "", "no tenantmesh-hops"},
 		{"padding", c.metadata.Hops + "=", c.metadata.Certs, "illegal base64"},
 		{"a line end", c.metadata.Hops + "\n", c.metadata.Certs, "a line end"},
-		{"an unknown field", "wD4B" + c.metadata.Hops, c.metadata.Certs, "unknown field 1000"},
-		{"a varint that is not minimal", "CoAA", "", "not minimal"},
-		{"a default value written out", "CgIKAA", "", "its default value is written out"},
+		{"an unknown field", textEncoding.EncodeToString([]byte{0xc0, 0x3e, 1}) + c.metadata.Hops, c.metadata.Certs, "unknown field 1000"},
+		{"a varint that is not minimal", textEncoding.EncodeToString([]byte{0x0a, 0x80, 0}), "", "not minimal"},
+		{"a default value written out", textEncoding.EncodeToString([]byte{0x0a, 2, 0x0a, 0}), "", "its default value is written out"},
 		{"no certificates", c.metadata.Hops, "", "its signer's certificate was not sent"},
 		{"the certificates of another call", c.metadata.Hops, other.metadata.Certs, "its signer's certificate was not sent"},
 		{"more than the budget", c.metadata.Hops, strings.Repeat("A", 7168), "more than 7168"},
@@ -234,7 +233,7 @@ func TestDecodeRefuses(t *testing.T) {
 // Whatever the last character of a signature or a statement is, it counts.
 func TestDecodeRefusesChanges(t *testing.T) {
 	c := record(t)
-	hops, err := fromBase64(c.metadata.Hops)
+	hops, err := fromText(c.metadata.Hops)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +252,7 @@ func TestDecodeRefusesChanges(t *testing.T) {
 		{"jti of hop 0", first[0].message.bytes(11), "hop 0: wrong signature"},
 	} {
 		changed := strings.Replace(string(hops), string(part.b), string(append(slices.Clone(part.b[:len(part.b)-1]), part.b[len(part.b)-1]^1)), 1)
-		b, err := json.Marshal(map[string]string{"tenantmesh-hops": base64.RawURLEncoding.EncodeToString([]byte(changed)), "tenantmesh-certs": c.metadata.Certs})
+		b, err := json.Marshal(map[string]string{"tenantmesh-hops": textEncoding.EncodeToString([]byte(changed)), "tenantmesh-certs": c.metadata.Certs})
 		if err != nil {
 			t.Fatal(err)
 		}

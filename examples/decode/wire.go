@@ -175,11 +175,14 @@ func varint(b []byte) (n uint64, rest []byte, err error) {
 	return 0, nil, errors.New("cut short")
 }
 
-// fromBase64 reads a metadata value as SPEC.md, section 3 has it. The standard library skips line ends,
+var textEncoding = base64.NewEncoding("!#$&'()*+;<>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^`bdfghjklmnqvwxyz{|}~").
+	WithPadding(base64.NoPadding).Strict()
+
+// fromText reads a metadata value as SPEC.md, section 3 has it. The standard library skips line ends,
 // which are no characters of the alphabet.
-func fromBase64(s string) ([]byte, error) {
+func fromText(s string) ([]byte, error) {
 	if strings.ContainsAny(s, "\r\n") {
-		return nil, errors.New("a line end in base64url")
+		return nil, errors.New("a line end in a value")
 	}
-	return base64.RawURLEncoding.Strict().DecodeString(s)
+	return textEncoding.DecodeString(s)
 }
