@@ -2,6 +2,8 @@ package hop
 
 import (
 	"crypto"
+	"crypto/x509"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -16,6 +18,7 @@ type Cache struct {
 	signatures store[proof, struct{}]
 	statements store[string, *Statement] // by their encoding
 	signers    store[string, *signer]    // by the encoding of their CertificateChain
+	peers      store[*x509.Certificate, *presented]
 
 	mu      sync.Mutex
 	flights map[proof]*flight
@@ -27,6 +30,25 @@ const (
 	maxStatements = 2048
 	maxSigners    = 512
 )
+
+// presented is the certificates of a connection's peer, known by their place in
+// memory: connections keep them, and nobody changes a certificate.
+type presented struct {
+	certs []*x509.Certificate
+	by    *signer
+}
+
+// peer returns the signer that the peer of a connection is known to be, or nil.
+func (c *Cache) peer(want *Expected) *signer {
+	if c == nil || want.Generation == 0 {
+		return nil
+	}
+	p, ok := c.peers.get(want.Peer[0])
+	if !ok || !slices.Equal(p.certs, want.Peer) {
+		return nil
+	}
+	return p.by
+}
 
 // proof is everything that a signature's verification depends on.
 type proof struct {

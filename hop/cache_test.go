@@ -3,6 +3,7 @@ package hop
 import (
 	"crypto"
 	"crypto/elliptic"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"runtime"
@@ -191,6 +192,9 @@ func TestCacheForgetsNoCheck(t *testing.T) {
 		{"H1 another method", func(e *Expected) { e.Target = "/a.B/C" }, tenant.TargetMismatch},
 		{"H1 another connection", func(e *Expected) { e.Binding[0] ^= 1 }, tenant.ChannelMismatch},
 		{"H1 another receiver", func(e *Expected) { e.Self = p[0].ID }, tenant.AudienceMismatch},
+		{"H4 the peer with another intermediate", func(e *Expected) {
+			e.Peer = []*x509.Certificate{e.Peer[0], newCA(root()).cert}
+		}, tenant.SVIDMalformed},
 		{"H4 another peer", func(e *Expected) { e.Peer = p[0].Certificates }, tenant.SignerNotPeer},
 		{"as it was, again", func(*Expected) {}, ""},
 	} {
@@ -205,8 +209,14 @@ func TestCacheForgetsNoCheck(t *testing.T) {
 	}
 	unnumbered := want
 	unnumbered.Cache, unnumbered.Generation = new(Cache), 0
-	if _, err := Verify(m, unnumbered); err != nil || len(unnumbered.Cache.signers.all) != 0 {
-		t.Errorf("%v, and %d signers are remembered of bundles without a generation", err, len(unnumbered.Cache.signers.all))
+	if _, err := Verify(m, unnumbered); err != nil {
+		t.Error(err)
+	}
+	if n := len(unnumbered.Cache.signers.all) + len(unnumbered.Cache.peers.all); n != 0 {
+		t.Errorf("%d signers and peers are remembered of bundles without a generation", n)
+	}
+	if n := len(want.Cache.peers.all); n != 1 {
+		t.Errorf("%d peers are remembered, want 1", n)
 	}
 	if n := len(want.Cache.statements.all); n != 2 {
 		t.Errorf("%d statements are remembered, want the 2 before the last", n)

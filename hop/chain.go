@@ -3,11 +3,11 @@ package hop
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,9 +26,14 @@ type Chain struct {
 	hops   []signed
 	scopes []string // in force after all narrowings
 	// What goes before the next hop on the wire: the encoded hops, and the
-	// certificates of their signers, as text.
-	sent  string
-	certs func() string
+	// certificates of their signers, as text that is made when it is needed.
+	sent string
+	text *lazyText
+}
+
+type lazyText struct {
+	once  sync.Once
+	certs string
 }
 
 // String names the tenant, the transaction and the number of hops, and no other
@@ -54,9 +59,7 @@ type signed struct {
 }
 
 // sum is what the next statement has as prev.
-func (h *sealed) sum() hash {
-	return sha256.Sum256(append(make([]byte, 0, 1024), h.encoded...))
-}
+func (h *sealed) sum() hash { return hashOf("", h.encoded) }
 
 // proof returns what the signature's verification depends on.
 func (h *signed) proof() proof {
@@ -81,7 +84,7 @@ type verified struct {
 
 // verify is [leaf.Verify]. What was found before holds as long as the bundles are
 // the same and the certificates valid.
-func (s *signer) verify(want Expected) (*leaf.Verified, error) {
+func (s *signer) verify(want *Expected) (*leaf.Verified, error) {
 	if v := s.verified.Load(); v != nil && v.generation == want.Generation && v.Valid(want.Now) == nil {
 		return v.Verified, nil
 	}
@@ -102,7 +105,7 @@ func Begin(c *Claims) (*Chain, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	return &Chain{claims: c, scopes: c.Scopes, certs: func() string { return "" }}, nil
+	return &Chain{claims: c, scopes: c.Scopes}, nil
 }
 
 // Claims returns a copy of the claims, and nil for the zero Chain.
@@ -273,6 +276,14 @@ func (c *Chain) encode(next *sealed) Metadata {
 		return b
 	})
 	return m
+}
+
+func (c *Chain) certs() string {
+	if len(c.hops) == 0 {
+		return ""
+	}
+	c.text.once.Do(func() { c.text.certs = c.encodeCerts() })
+	return c.text.certs
 }
 
 // encodeCerts returns the certificates of all signers for the wire, each once, in

@@ -63,11 +63,11 @@ func (s *Signer) Sign(ctx context.Context, c *Chain, to Handover) (Metadata, err
 	if err != nil {
 		return Metadata{}, err
 	}
-	b, err := next.Marshal()
+	encoded, err := next.marshal()
 	if err != nil {
 		return Metadata{}, err
 	}
-	h, seal := &sealed{encoded: string(b)}, s.together
+	h, seal := &sealed{encoded: encoded}, s.together
 	if s.MaxBatch == 1 {
 		seal = s.alone
 	}

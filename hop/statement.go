@@ -88,10 +88,23 @@ func (s Statement) LogValue() slog.Value { return slog.StringValue(s.String()) }
 // Marshal returns the one canonical encoding of s, or fails as
 // [ParseStatement] does where s has none.
 func (s *Statement) Marshal() ([]byte, error) {
-	if err := s.check(); err != nil {
+	encoded, err := s.marshal()
+	if err != nil {
 		return nil, err
 	}
-	return s.append(make([]byte, 0, 512)), nil
+	return []byte(encoded), nil
+}
+
+func (s *Statement) marshal() (encoded string, err error) {
+	if err := s.check(); err != nil {
+		return "", err
+	}
+	scratch(func(b []byte) []byte {
+		b = s.append(b)
+		encoded = string(b)
+		return b
+	})
+	return encoded, nil
 }
 
 // ParseStatement parses the canonical encoding of a statement: what it returns

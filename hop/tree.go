@@ -9,8 +9,17 @@ type hash = [sha256.Size]byte
 
 // The leaf and node hashes of RFC 9162, section 2.1.1.
 
-func leafHash(statement string) hash {
-	return sha256.Sum256(append(append(make([]byte, 0, 1024), 0), statement...))
+func leafHash(statement string) hash { return hashOf("\x00", statement) }
+
+// hashOf returns the SHA-256 of a text after a prefix. The two are put together off the
+// stack, whose growth would cost more than the hash.
+func hashOf(prefix, text string) (sum hash) {
+	scratch(func(b []byte) []byte {
+		b = append(append(b, prefix...), text...)
+		sum = sha256.Sum256(b)
+		return b
+	})
+	return sum
 }
 
 func nodeHash(left, right hash) hash {

@@ -80,10 +80,10 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkProofs(want); err != nil {
+	if err := c.checkProofs(&want); err != nil {
 		return nil, err
 	}
-	c.claims, c.scopes, c.certs = c.hops[0].statement.Claims, scopes, sync.OnceValue(c.encodeCerts)
+	c.claims, c.scopes, c.text = c.hops[0].statement.Claims, scopes, new(lazyText)
 	c.remember(want)
 	return c, nil
 }
@@ -197,12 +197,20 @@ func (c *Chain) resolveSigners(text string, want Expected) error {
 	if len(chains) > 0 {
 		return tenant.Deny(tenant.CertificateUnexpected, "certificates of no signer")
 	}
-	var peer []byte
-	for _, cert := range want.Peer {
-		peer = appendElement(peer, 1, cert.Raw)
-	}
-	c.hops[last].by, err = want.signer(string(peer), func() ([]*x509.Certificate, error) { return want.Peer, nil })
+	c.hops[last].by, err = want.peer()
 	return err
+}
+
+// peer returns the signer that presented the chain.
+func (e *Expected) peer() (*signer, error) {
+	if s := e.Cache.peer(e); s != nil {
+		return s, nil
+	}
+	var encoding []byte
+	for _, cert := range e.Peer {
+		encoding = appendElement(encoding, 1, cert.Raw)
+	}
+	return e.signer(string(encoding), func() ([]*x509.Certificate, error) { return e.Peer, nil })
 }
 
 // signer returns the signer with the certificates of a CertificateChain, which
@@ -347,44 +355,53 @@ var proving atomic.Int32
 
 // checkProofs verifies the certificate and the signature of every hop: side by side,
 // if there is more than one new signature and processors are idle.
-func (c *Chain) checkProofs(want Expected) error {
-	var done [MaxHops]bool
-	var errs [MaxHops]error
-	peer := c.hops[len(c.hops)-1].by.id.String()
-	prove := func(i int) {
-		proving.Add(1)
-		defer proving.Add(-1)
-		h := &c.hops[i]
-		if h.signer, errs[i] = h.by.verify(want); errs[i] == nil && !h.known {
-			errs[i] = want.Cache.verify(peer, h.signer.Leaf.PublicKey, h)
-		}
-		done[i] = true
-	}
-	var fresh []int
+func (c *Chain) checkProofs(want *Expected) error {
+	fresh := 0
 	for i := range c.hops {
 		h := &c.hops[i]
 		if h.known = want.Cache.proven(h); !h.known {
-			fresh = append(fresh, i)
+			fresh++
 		}
 	}
-	if len(fresh) > 1 && int(proving.Load()) < runtime.GOMAXPROCS(0)-1 {
-		var all sync.WaitGroup
-		for _, i := range fresh[1:] {
-			all.Go(func() { prove(i) })
-		}
-		prove(fresh[0])
-		all.Wait()
+	if fresh > 1 && int(proving.Load()) < runtime.GOMAXPROCS(0)-1 {
+		return c.proveSideBySide(want)
 	}
 	for i := range c.hops {
-		if !done[i] {
-			prove(i)
-		}
-		if errs[i] != nil {
-			return atHop(errs[i], i)
+		if err := c.prove(i, want); err != nil {
+			return atHop(err, i)
 		}
 	}
 	return nil
 }
+
+func (c *Chain) proveSideBySide(want *Expected) error {
+	var errs [MaxHops]error
+	var all sync.WaitGroup
+	for i := range c.hops {
+		all.Go(func() { errs[i] = c.prove(i, want) })
+	}
+	all.Wait()
+	for i, err := range errs {
+		if err != nil {
+			return atHop(err, i)
+		}
+	}
+	return nil
+}
+
+// prove verifies the certificate and, unless it is known, the signature of a hop.
+func (c *Chain) prove(i int, want *Expected) (err error) {
+	proving.Add(1)
+	defer proving.Add(-1)
+	h := &c.hops[i]
+	if h.signer, err = h.by.verify(want); err != nil || h.known {
+		return err
+	}
+	return want.Cache.verify(c.peer(), h.signer.Leaf.PublicKey, h)
+}
+
+// peer names the workload that brought the chain.
+func (c *Chain) peer() string { return c.hops[len(c.hops)-1].by.id.String() }
 
 // remember keeps what was found of a chain that verified, for the peer that
 // brought it. Its last statement is no other chain's, most likely.
@@ -392,15 +409,18 @@ func (c *Chain) remember(want Expected) {
 	if want.Cache == nil {
 		return
 	}
-	last := len(c.hops) - 1
-	peer := c.hops[last].by.id.String()
-	for i, h := range c.hops {
+	last, peer := len(c.hops)-1, c.peer()
+	for i := range c.hops {
+		h := &c.hops[i]
 		if i < last {
 			want.Cache.statements.add(peer, h.encoded, h.statement, maxStatements)
 		}
 		if want.Generation != 0 {
 			want.Cache.signers.add(peer, h.by.chain, h.by, maxSigners)
 		}
+	}
+	if want.Generation != 0 {
+		want.Cache.peers.add(peer, want.Peer[0], &presented{want.Peer, c.hops[last].by}, maxSigners)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/internal/fields"
 	"github.com/tenantmesh/tenantmesh/internal/mint"
+	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -151,11 +152,17 @@ func (s *server) authorize(c *inbound) error {
 		return err
 	}
 	c.proof, c.chain, c.claims, c.path = p, p.chain, p.question.Claims, p.path
-	d, err := c.decide(is.policy, now)
+	return c.hold(is.policy, now)
+}
+
+// hold asks policy about what was proven, and holds what handlers get of it.
+func (c *inbound) hold(pol *policy.Policy, now time.Time) error {
+	p := c.proof
+	d, err := c.decide(pol, now)
 	if err != nil && !c.overlook(err) {
 		return err
 	}
-	said := p.by(is.policy, &d)
+	said := p.by(pol, &d)
 	c.rule = said.rule
 	c.held = mint.Record{Facts: said.facts, Holder: c, Carrier: p.chain}
 	c.record = &c.held

@@ -105,7 +105,9 @@ var budgets = []chain{
 		}
 	}, "CHAIN_TOO_LONG", -1},
 	{"H8", "A thousand empty hops.", "three-hops", func(c *call) {
-		c.text = func(hops, _ *any) { *hops = []any{[]any{textEncoding.EncodeToString([]byte{0x0a, 0, 0x0a, 0, 0x0a, 0}), 333}, []any{textEncoding.EncodeToString([]byte{0x0a, 0}), 1}} }
+		c.text = func(hops, _ *any) {
+			*hops = []any{[]any{textEncoding.EncodeToString([]byte{0x0a, 0, 0x0a, 0, 0x0a, 0}), 333}, []any{textEncoding.EncodeToString([]byte{0x0a, 0}), 1}}
+		}
 	}, "CHAIN_TOO_LONG", -1},
 	{"H8", "A byte over budget.", "three-hops", func(c *call) {
 		c.text = func(hops, certs *any) {
