@@ -85,7 +85,7 @@ type verified struct {
 // verify is [leaf.Verify]. What was found before holds as long as the bundles are
 // the same and the certificates valid.
 func (s *signer) verify(want *Expected) (*leaf.Verified, error) {
-	if v := s.verified.Load(); v != nil && v.generation == want.Generation && v.Valid(want.Now) == nil {
+	if v := s.verified.Load(); v != nil && want.Generation != 0 && v.generation == want.Generation && v.Valid(want.Now) == nil {
 		return v.Verified, nil
 	}
 	v, err := leaf.Verify(s.certs, want.Bundles, want.Now)
@@ -183,11 +183,12 @@ func (c *Chain) Origin() *Parent {
 }
 
 // Trusted says whether the certificates of all signers chain to the bundles at
-// now. It is to be asked again when the bundles have changed. It fails as
-// [Verify] does for a signer.
-func (c *Chain) Trusted(bundles x509bundle.Source, now time.Time) error {
+// now. It is to be asked again when the bundles have changed. Chains that were verified with
+// one [Cache] ask once for each signer and generation, as [Expected] has it. It fails as [Verify] does for a signer.
+func (c *Chain) Trusted(bundles x509bundle.Source, generation uint64, now time.Time) error {
+	want := &Expected{Bundles: bundles, Generation: generation, Now: now}
 	for i, h := range c.hops {
-		if _, err := leaf.Verify(h.by.certs, bundles, now); err != nil {
+		if _, err := h.by.verify(want); err != nil {
 			return atHop(err, i)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/tenantmesh/tenantmesh/tenant"
@@ -62,7 +63,7 @@ func TestRoundTrip(t *testing.T) {
 				if err := chain.Valid(noon); err != nil {
 					t.Errorf("Valid: %v", err)
 				}
-				if err := chain.Trusted(root().bundles(), noon); err != nil {
+				if err := chain.Trusted(root().bundles(), 0, noon); err != nil {
 					t.Errorf("Trusted: %v", err)
 				}
 			})
@@ -361,7 +362,7 @@ func TestTrusted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		name    string
 		bundles x509bundle.Source
 		now     time.Time
@@ -372,15 +373,48 @@ func TestTrusted(t *testing.T) {
 		{"the authority replaced", newCA(nil).bundles(), noon, tenant.SVIDUntrusted},
 		{"later", root().bundles(), noon.Add(time.Hour), tenant.SVIDExpired},
 	} {
-		err := chain.Trusted(tt.bundles, tt.now)
-		if tenant.ReasonOf(err) != tt.want || err == nil != (tt.want == "") {
-			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
-		}
-		var e *tenant.Error
-		if err != nil && hopOf(err, &e) != 0 {
-			t.Errorf("%s: %v, want hop 0", tt.name, err)
+		for _, generation := range []uint64{0, uint64(i) + 1} { // without a number, nothing is remembered
+			err := chain.Trusted(tt.bundles, generation, tt.now)
+			if tenant.ReasonOf(err) != tt.want || err == nil != (tt.want == "") {
+				t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+			}
+			var e *tenant.Error
+			if err != nil && hopOf(err, &e) != 0 {
+				t.Errorf("%s: %v, want hop 0", tt.name, err)
+			}
 		}
 	}
+}
+
+// Chains that were verified with one cache ask once for a signer and a generation of the bundles.
+func TestTrustedOnce(t *testing.T) {
+	c := calls(t)
+	m, want := c.metadata(t), c.want
+	want.Cache, want.Generation = new(Cache), 1
+	var chains []*Chain
+	for range 3 {
+		chains = append(chains, must(Verify(m, want)))
+	}
+	asked := &countingBundles{Source: want.Bundles}
+	for _, chain := range chains {
+		if err := chain.Trusted(asked, 2, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := asked.n; n != len(c.hops.Hops) {
+		t.Errorf("the bundles were asked %d times for %d signers", n, len(c.hops.Hops))
+	}
+}
+
+// countingBundles counts how often it is asked.
+type countingBundles struct {
+	x509bundle.Source
+	n int
+}
+
+func (b *countingBundles) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	b.n++
+	return b.Source.GetX509BundleForTrustDomain(td)
 }
 
 // The bytes that are signed, written out from SPEC.md, section 5.

@@ -55,7 +55,7 @@ func (p *proof) trusted(snap *svid.Snapshot, now time.Time) error {
 	if p.generation.Load() == snap.Generation {
 		return nil
 	}
-	if err := p.chain.Trusted(snap.Bundles, now); err != nil {
+	if err := p.chain.Trusted(snap.Bundles, snap.Generation, now); err != nil {
 		return err
 	}
 	p.generation.Store(snap.Generation)
