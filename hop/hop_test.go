@@ -373,7 +373,7 @@ func TestTrusted(t *testing.T) {
 		{"the authority replaced", newCA(nil).bundles(), noon, tenant.SVIDUntrusted},
 		{"later", root().bundles(), noon.Add(time.Hour), tenant.SVIDExpired},
 	} {
-		for _, generation := range []uint64{0, uint64(i) + 1} { // without a number, nothing is remembered
+		for _, generation := range []uint64{uint64(i) + 1, 0} { // without a number, nothing is remembered
 			err := chain.Trusted(tt.bundles, generation, tt.now)
 			if tenant.ReasonOf(err) != tt.want || err == nil != (tt.want == "") {
 				t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
