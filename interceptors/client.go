@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -17,6 +18,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/internal/fields"
 	"github.com/tenantmesh/tenantmesh/internal/mint"
+	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -36,6 +38,8 @@ type outbound struct {
 	call
 	// attempt is the connection of the last attempt to send it.
 	attempt atomic.Pointer[svid.Conn]
+	// handed is the policy by which the callee got the context.
+	handed atomic.Pointer[policy.Policy]
 
 	streams bool // slots are for unary calls, whose end tells that the server has read them
 	slots   [2]*hop.Slot
@@ -214,6 +218,9 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if err := out.record.Holder.Valid(); err != nil { // an attempt may come late
 		return nil, err
 	}
+	if err := out.mayHand(ctx, conn.PeerID()); err != nil {
+		return nil, err
+	}
 	out.over(false) // an attempt before
 	now := c.g.cfg.Clock()
 	sent := c.sentOn(conn)
@@ -231,6 +238,28 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 		return nil, err
 	}
 	return sent.add(out, now, m), nil
+}
+
+// mayHand says whether the callee may have the context, by the policy of now.
+func (c *outbound) mayHand(ctx context.Context, callee spiffeid.ID) error {
+	pol, err := c.g.policy()
+	if err != nil {
+		return err
+	}
+	id, err := tenant.ParseID(c.record.Tenant)
+	if err != nil {
+		return err
+	}
+	if err := pol.MayHand(id, callee); err != nil {
+		if !c.overlook(err) {
+			return err
+		}
+		if err := c.g.audit.Observe(ctx, c.event(), asError(err)); err != nil {
+			return err
+		}
+	}
+	c.handed.Store(pol)
+	return nil
 }
 
 // RequireTransportSecurity implements [credentials.PerRPCCredentials].
@@ -305,6 +334,11 @@ func (s *clientStream) mayGoOn() error {
 	}
 	if s.out.record == nil {
 		return nil
+	}
+	if conn, by := s.out.attempt.Load(), s.out.handed.Load(); by != nil && by != s.out.g.cfg.Policy.Current() {
+		if err := s.out.mayHand(s.ctx, conn.PeerID()); err != nil {
+			return err
+		}
 	}
 	return s.out.record.Holder.Valid()
 }

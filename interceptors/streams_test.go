@@ -224,18 +224,20 @@ func ends(end func() error) error {
 	}
 }
 
+// narrowed pushes the policy with a change.
+func narrowed(old, instead string) func(*bubble) {
+	return func(b *bubble) {
+		doc := strings.Replace(document, old, instead, 1)
+		if doc == document {
+			panic(old)
+		}
+		b.policy.p.Store(parsePolicy(b.t, doc))
+	}
+}
+
 // TestS2: whatever a stream stands on, when it goes, the stream ends within a
 // second, be it idle or not, for the recorded reason.
 func TestS2(t *testing.T) {
-	narrowed := func(old, instead string) func(*bubble) {
-		return func(b *bubble) {
-			doc := strings.Replace(document, old, instead, 1)
-			if doc == document {
-				panic(old)
-			}
-			b.policy.p.Store(parsePolicy(b.t, doc))
-		}
-	}
 	for _, tt := range []struct {
 		name   string
 		caller string
@@ -387,6 +389,9 @@ func TestClientEndsStreams(t *testing.T) {
 			b.domain.DropOldRoots()
 		}, tenant.SVIDUntrusted},
 		"P6 policy goes": {func(b *bubble) { b.policy.p.Store(nil) }, tenant.PolicyUnavailable},
+		"H4 policy denies the callee": {
+			narrowed("methods:\n", "  - name: no\n    match: spiffe://prod.example/target\n    deny: true\nmethods:\n"), tenant.WorkloadDenied,
+		},
 	} {
 		for shape, open := range openers {
 			t.Run("S2 "+name+"/"+shape, func(t *testing.T) {

@@ -97,6 +97,32 @@ func (p *Policy) MayCall(self spiffeid.ID, method string, declared *Declared) (d
 	return d
 }
 
+// MayHand says whether a context for a tenant may be handed to a workload: to one of a listed trust
+// domain that, where it is confined, has the tenant, and that no deny entry matches. What else the
+// workload may do with it is asked of the hop that it signs; it needs no entry to be called. MayHand
+// fails with [tenant.PolicyUnavailable], [tenant.WorkloadUnknown], [tenant.WorkloadDenied] or
+// [tenant.TenantNotBound].
+func (p *Policy) MayHand(t tenant.ID, to spiffeid.ID) error {
+	if p.Current() == nil {
+		return tenant.Deny(tenant.PolicyUnavailable, "there is no policy in force")
+	}
+	d := p.domains[to.TrustDomain().Name()]
+	if d == nil {
+		return tenant.Deny(tenant.WorkloadUnknown, "the trust domain of %q is not listed", to)
+	}
+	if w, _ := d.deny.find(to.Path()); w != nil {
+		return denyBy(w.at, tenant.WorkloadDenied, "%s is denied by entry %q", to, w.name)
+	}
+	listed, ok := p.tenants.find(t)
+	if !ok {
+		return tenant.Deny(tenant.TenantNotBound, "the tenant is not listed")
+	}
+	if d.tenants != nil && !d.tenants.has(t, tenant.ID{}, p.tenants.attributes(listed)) {
+		return denyBy(d.at, tenant.TenantNotBound, "trust domain %s is confined to other tenants", to.TrustDomain())
+	}
+	return nil
+}
+
 // MayOriginate decides whether the workload may start a chain with the claims,
 // by the limits that [Policy.Decide] holds the first signer to. It denies with
 // [tenant.WorkloadUnknown], [tenant.WorkloadDenied], [tenant.TenantNotBound],

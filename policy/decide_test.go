@@ -633,9 +633,40 @@ func TestNoPolicyDeniesAll(t *testing.T) {
 					t.Errorf("%d: %v", i, d.Err())
 				}
 			}
+			if err := p.MayHand(mustTenant("acme"), id); tenant.ReasonOf(err) != tenant.PolicyUnavailable {
+				t.Errorf("MayHand: %v", err)
+			}
 			if _, ok := p.TenantUID(mustTenant("acme")); ok || p.MaxTTL(id) != 0 || p.Version() != "" || p.Current() != nil {
 				t.Error("says something")
 			}
+		})
+	}
+}
+
+func TestMayHand(t *testing.T) {
+	p := mesh(t)
+	for _, tt := range []struct {
+		name, tenant, to string
+		want             tenant.Reason
+		rule             string
+	}{
+		{"H4 in a trust domain that is not confined", "globex", "service/nobody", "", ""},
+		{"H4 a tenant that the trust domain may have", "acme", "spiffe://partner.example/x", "", ""},
+		{"H4 a tenant that it may not have", "globex", "spiffe://partner.example/x", tenant.TenantNotBound, "- name: partner.example"},
+		{"H4 a domain with no tenants", "acme", "spiffe://mute.example/a", tenant.TenantNotBound, "- name: mute.example"},
+		{"H4 a callee that is denied", "acme", "tenant/acme/runner/old-1", tenant.WorkloadDenied, "- name: quarantine"},
+		{"I3 a domain that is not listed", "acme", "spiffe://evil.example/gateway", tenant.WorkloadUnknown, ""},
+		{"P4 a tenant that is not listed", "initech", "gateway", tenant.TenantNotBound, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := p.MayHand(mustTenant(tt.tenant), ids(tt.to)[0])
+			if tt.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantDenial(t, err, tt.want, -1, tt.rule)
 		})
 	}
 }
