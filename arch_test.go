@@ -52,13 +52,13 @@ var table = []row{
 	{pkg: "svid", imports: slices.Concat(grpc, spiffe)},
 	{pkg: "svid/devdomain", imports: slices.Concat(grpc, spiffe, []string{"github.com/go-jose/go-jose/v4"})},
 	{pkg: "internal/claimed", noGRPC: true},
-	// These two are only for tests.
-	{pkg: "internal/vectors", noGRPC: true},
-	{pkg: "internal/attacktest", imports: append([]string{"golang.org/x/net/http2"}, grpc...)},
+	{pkg: "internal/vectors", noGRPC: true}, // only for tests
 	// cryptobyte reads and writes the DER of a signature strictly.
 	{pkg: "hop", imports: slices.Concat(protobuf, spiffeID, []string{
 		"github.com/spiffe/go-spiffe/v2/svid", "github.com/spiffe/go-spiffe/v2/bundle", "golang.org/x/crypto/cryptobyte",
 	}), noGRPC: true},
+	// Only for tests, and for the attackers of e2e.
+	{pkg: "internal/attacktest", imports: slices.Concat(grpc, spiffe, []string{"golang.org/x/net/http2"})},
 	{pkg: "policy", imports: slices.Concat(protobuf, spiffeID, cel, yaml, []string{"github.com/fsnotify/fsnotify"}), noGRPC: true},
 	{pkg: "policy/...", imports: anything, drivers: true}, // a policy source's own package
 	{pkg: "audit", imports: spiffeID, noGRPC: true},

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -22,28 +23,28 @@ func TestCallee(t *testing.T) {
 	}{
 		{"a tenant that the callee's trust domain may have", "acme", "", "", ""},
 		{"a tenant that it may not have", "globex", "", "", tenant.TenantNotBound},
-		{"a callee that is denied", "acme", "methods:\n", "  - name: no\n    match: " + partnerApp + "\n    deny: true\nmethods:\n", tenant.WorkloadDenied},
+		{"a callee that is denied", "acme", "methods:\n", "  - name: no\n    match: " + attacktest.PartnerApp + "\n    deny: true\nmethods:\n", tenant.WorkloadDenied},
 		{"a callee of a trust domain that is not listed", "acme", "partner.example", "other.example", tenant.WorkloadUnknown},
 	} {
 		each(t, "H4 "+tt.name, func(t *testing.T, s shape) {
 			m := newMesh(t)
-			w, err := m.partner.Workload(partnerApp)
+			w, err := m.partner.Workload(attacktest.PartnerApp)
 			if err != nil {
 				t.Fatal(err)
 			}
 			callee := m.newGuard(w, newTrail(), time.Now)
 			_, m.addr = m.serve(callee.ServerOptions()...)
 			audit := newTrail()
-			own := m.config(fixed{m.svid("gateway"), m.bundles()}, audit, time.Now)
+			own := m.config(attacktest.Identity(m.svid("gateway"), m.bundles()), audit, time.Now)
 			own.Policy = new(source)
-			own.Policy.(*source).p.Store(parsePolicy(t, strings.ReplaceAll(document, tt.old, tt.instead))) //nolint:errcheck // it is one
+			own.Policy.(*source).p.Store(parsePolicy(t, strings.ReplaceAll(document, tt.old, tt.instead)))
 			g := m.guardOf(own)
 			ctx, err := g.Originate(deadline(t), claims(tt.tenant))
 			if err != nil {
 				t.Fatal(err)
 			}
 			audit.take()
-			err = s.call(ctx, m.dial(g.DialOptions(svid.Expect(partnerApp))...))
+			err = s.call(ctx, m.dial(g.DialOptions(svid.Expect(attacktest.PartnerApp))...))
 			if interceptors.ReasonOf(err) != tt.want {
 				t.Errorf("the caller sees %v, want %q", err, tt.want)
 			}

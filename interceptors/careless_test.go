@@ -100,7 +100,7 @@ func TestCareless(t *testing.T) {
 				c.self = m.dial(m.guard.DialOptions(svid.Expect(id("target")))...)
 				_, m.addr = m.serveAs(c, m.guard.ServerOptions()...)
 				if row.want == tenant.SVIDExpired {
-					m.svids["gateway"] = m.issue("gateway", valid(-time.Minute, 2*time.Minute))
+					m.svids["gateway"] = m.issue("gateway", attacktest.Valid(-time.Minute, 2*time.Minute))
 				}
 				g, cc := m.client("gateway")
 				err := s.call(acme(t, g), cc)

@@ -2,13 +2,8 @@ package interceptors_test
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"math/big"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +17,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
 	"github.com/tenantmesh/tenantmesh/tenant"
@@ -73,9 +69,9 @@ func TestWrongLeaves(t *testing.T) {
 			onChain = tenant.ContextMalformed // it does not parse
 		}
 		m.each(l.name+" on the chain", func(m *mesh, s shape) {
-			cc := m.attack(m.svid("orders"), m.forged([]string{"gateway", "orders"}, func(_ *mesh, w *wire) {
-				w.replace(0, &x509svid.SVID{Certificates: certs, PrivateKey: key})
-			}))
+			cc := m.attack(m.svid("orders"), m.outfit().Forged(func(_ *attacktest.World, w *attacktest.Wire) {
+				w.Replace(0, &x509svid.SVID{Certificates: certs, PrivateKey: key})
+			}, "gateway", "orders"))
 			if e := m.refused(s.call(deadline(m.t), cc), onChain); !strings.Contains(e.Detail, "(hop 0)") {
 				m.t.Errorf("detail %q does not name hop 0", e.Detail)
 			}
@@ -114,7 +110,7 @@ func (m *mesh) serveBare(options ...grpc.ServerOption) (addr string) {
 func (m *mesh) noServer(addr string, s shape, want tenant.Reason) {
 	m.t.Helper()
 	sink := newTrail()
-	g := m.newGuard(fixed{m.svid("gateway"), m.bundles()}, sink, time.Now)
+	g := m.newGuard(attacktest.Identity(m.svid("gateway"), m.bundles()), sink, time.Now)
 	cc := m.dialTo(addr, g.DialOptions(svid.Expect(id("target"), id("gateway"), id("raw")))...)
 	ctx := acme(m.t, g)
 	sink.take() // the origination
@@ -139,25 +135,6 @@ func (m *mesh) noConnection(err error, sink *trail, want tenant.Reason) {
 		}
 	}
 	m.notRun()
-}
-
-// underExpired issues an SVID by an intermediate that expired a second ago.
-func (m *mesh) underExpired(name string) *x509svid.SVID {
-	now := time.Now()
-	ca, caKey, err := m.domain.IssueRaw(func(c *x509.Certificate) {
-		c.URIs, c.IsCA, c.KeyUsage = []*url.URL{m.domain.TrustDomain().ID().URL()}, true, x509.KeyUsageCertSign
-		c.NotBefore, c.NotAfter = now.Add(-3*time.Second), now.Add(-time.Second)
-	})
-	if err != nil {
-		panic(err)
-	}
-	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	good := m.svids[name]
-	der := must(x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(1), URIs: []*url.URL{good.ID.URL()}, KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, NotBefore: now.Add(-3 * time.Second), NotAfter: now.Add(time.Hour),
-	}, ca[0], key.Public(), caKey))
-	return &x509svid.SVID{ID: good.ID, Certificates: append([]*x509.Certificate{must(x509.ParseCertificate(der))}, ca...), PrivateKey: key}
 }
 
 // TestForeignTLS: connections that are no mTLS by SVIDs, at either end.
@@ -203,7 +180,7 @@ func TestForeignTLS(t *testing.T) {
 	m.each("I3 a client that expects nobody, or a prefix", func(m *mesh, s shape) {
 		for _, expect := range []svid.Expectation{{}, svid.Expect(), svid.Expect(""), svid.Expect(id("tar")), svid.Expect(id("")), svid.Expect("spiffe://partner.example/target")} {
 			sink := newTrail()
-			g := m.newGuard(fixed{m.svid("gateway"), m.bundles()}, sink, time.Now)
+			g := m.newGuard(attacktest.Identity(m.svid("gateway"), m.bundles()), sink, time.Now)
 			cc := m.dialTo(addr, g.DialOptions(expect)...)
 			ctx := acme(m.t, g)
 			sink.take()
@@ -217,13 +194,13 @@ func TestIdentity(t *testing.T) {
 	shared := newMesh(t)
 	shared.each("I5 an SVID that expires on an open connection", func(m *mesh, s shape) {
 		m = m.anew()
-		cc := m.attack(m.issue("gateway", valid(-time.Minute, 10*time.Minute)), nil)
+		cc := m.attack(m.issue("gateway", attacktest.Valid(-time.Minute, 10*time.Minute)), nil)
 		m.refused(s.call(deadline(m.t), cc), tenant.ContextMissing)
 		m.clock.advance(11 * time.Minute)
 		m.refusedBlindly(s.call(deadline(m.t), cc), tenant.SVIDExpired)
 	})
 	shared.each("I4 a bundle that is gone ends existing connections' calls", func(m *mesh, s shape) {
-		cc := m.attack(m.svid(partnerApp), m.honest(partnerApp))
+		cc := m.attack(m.svid(attacktest.PartnerApp), m.honest(attacktest.PartnerApp))
 		m.allowed(s.call(deadline(m.t), cc), "acme")
 		m.domain.Unfederate("partner.example")
 		defer m.domain.Federate(m.partner)
@@ -231,7 +208,7 @@ func TestIdentity(t *testing.T) {
 	})
 	shared.each("I4 a client that wants to resume is authorized again", func(m *mesh, s shape) {
 		m = m.anew()
-		own := m.svid(partnerApp)
+		own := m.svid(attacktest.PartnerApp)
 		resumed := make(chan bool, 100)
 		config := &tls.Config{
 			Certificates:       []tls.Certificate{{Certificate: [][]byte{own.Certificates[0].Raw}, PrivateKey: own.PrivateKey}},
@@ -250,7 +227,7 @@ func TestIdentity(t *testing.T) {
 	})
 	shared.each("I4 the client checks the server at every call too", func(m *mesh, s shape) {
 		sink, c := newTrail(), new(clock)
-		g := m.newGuard(fixed{m.issue("gateway", valid(-time.Minute, 3*time.Hour)), m.bundles()}, sink, c.now)
+		g := m.newGuard(attacktest.Identity(m.issue("gateway", attacktest.Valid(-time.Minute, 3*time.Hour)), m.bundles()), sink, c.now)
 		cc := m.dial(g.DialOptions(svid.Expect(id("target")))...)
 		m.allowed(s.call(acme(m.t, g), cc), "acme")
 		c.advance(90 * time.Minute) // past the target's SVID

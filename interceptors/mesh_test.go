@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	healthserver "google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop/grpc_testing"
@@ -465,7 +464,7 @@ func (m *mesh) dialTo(addr string, options ...grpc.DialOption) *grpc.ClientConn 
 // connection to the target.
 func (m *mesh) client(name string) (*interceptors.Guard, *grpc.ClientConn) {
 	m.t.Helper()
-	g := m.newGuard(fixed{m.svid(name), m.bundles()}, newTrail(), time.Now)
+	g := m.newGuard(attacktest.Identity(m.svid(name), m.bundles()), newTrail(), time.Now)
 	return g, m.dial(g.DialOptions(svid.Expect(id("target")))...)
 }
 
@@ -557,46 +556,15 @@ func drain[T any](recv func() (T, error)) error {
 	}
 }
 
-// attacker is a workload with a valid SVID of its own that sends what it
-// likes: forge returns the metadata for one attempt on one connection.
-type attacker struct {
-	creds *svid.Credentials
-	forge forgery
-}
-
-func (a *attacker) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	info, _ := credentials.RequestInfoFromContext(ctx)
-	conn, ok := a.creds.Conn(info.AuthInfo)
-	if !ok {
-		return nil, errors.New("attacker: no connection")
-	}
-	if a.forge == nil {
-		return nil, nil
-	}
-	return a.forge(conn.Binding(), info.Method)
-}
-
-func (a *attacker) RequireTransportSecurity() bool { return true }
-
 // attack returns a connection to the target by an SVID, without a guard.
-func (m *mesh) attack(by *x509svid.SVID, forge forgery) *grpc.ClientConn {
+func (m *mesh) attack(by *x509svid.SVID, forge attacktest.Forgery) *grpc.ClientConn {
 	m.t.Helper()
-	creds := svid.NewClientCredentials(fixed{by, m.bundles()}, svid.Expect(id("target")))
-	return m.dial(grpc.WithTransportCredentials(creds), grpc.WithPerRPCCredentials(&attacker{creds, forge}))
-}
-
-// forgery makes metadata for a connection to the target, known by its binding,
-// and a method.
-type forgery func(binding [32]byte, method string) (map[string]string, error)
-
-// fixed is an identity that never changes.
-type fixed struct {
-	own     *x509svid.SVID
-	bundles *x509bundle.Set
-}
-
-func (f fixed) Snapshot() (*svid.Snapshot, error) {
-	return &svid.Snapshot{SVID: f.own, Bundles: f.bundles, Generation: 1}, nil
+	cc, err := m.outfit().Dial(m.addr, by, forge)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = cc.Close() })
+	return cc
 }
 
 // issue returns an SVID for a workload of the trust domain.

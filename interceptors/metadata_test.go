@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -17,30 +18,15 @@ func TestMetadata(t *testing.T) {
 	m := newMesh(t)
 	honest := m.honest("gateway")
 	cc := m.attack(m.svid("gateway"), honest)
-	for name, extra := range map[string][]string{
-		"M1 two values":                  {hop.HopsKey, "AAAA"},
-		"M1 certificates twice":          {hop.CertsKey, "AAAA", hop.CertsKey, "AAAA"},
-		"M1 a -bin twin":                 {hop.HopsKey + "-bin", "AAAA"},
-		"M1 an underscore variant":       {"tenantmesh_hops", "AAAA"},
-		"M1 an underscore certs variant": {"tenantmesh_certs", "AAAA"},
-		"M1 a gateway's variant":         {"grpcgateway-tenantmesh-hops", "AAAA"},
-		"M1 a gateway's other variant":   {"Grpc-Metadata-Tenantmesh-Certs", "AAAA"},
-	} {
-		m.each(name, func(m *mesh, s shape) {
-			m.refused(s.call(withMetadata(deadline(m.t), extra...), cc), tenant.MetadataAmbiguous)
+	for _, row := range attacktest.BesideHonest() {
+		m.each(row.Name, func(m *mesh, s shape) {
+			m.refused(s.call(withMetadata(deadline(m.t), row.Fields...), cc), row.Want)
 		})
 	}
 	m.each("M1 values joined by a comma", func(m *mesh, s shape) {
-		cc := m.attack(m.svid("gateway"), func(binding [32]byte, method string) (map[string]string, error) {
-			md, err := honest(binding, method)
-			if err == nil {
-				md[hop.HopsKey] += "," + md[hop.HopsKey]
-			}
-			return md, err
-		})
-		m.refused(s.call(deadline(m.t), cc), tenant.MetadataAmbiguous)
+		m.refused(s.call(deadline(m.t), m.attack(m.svid("gateway"), attacktest.Joined(honest))), tenant.MetadataAmbiguous)
 	})
-	for _, key := range []string{"x-tenant-id", "grpc-metadata-x-tenant-id", "grpcgateway-tenant", "X-Tenant", "tenant-bin"} {
+	for _, key := range attacktest.TenantHeaders() {
 		m.each("M2 "+key+" chooses no tenant", func(m *mesh, s shape) {
 			ctx := withMetadata(deadline(m.t), key, "globex", key, "../"+canary, "baggage", "tenant=globex")
 			event := m.allowed(s.call(ctx, cc), "acme")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	shoppb "github.com/tenantmesh/tenantmesh/internal/testproto/shop/v1"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
@@ -136,7 +137,7 @@ func TestObserve(t *testing.T) {
 	})
 	t.Run("a client", func(t *testing.T) {
 		sink := newTrail()
-		cfg := s.config(fixed{s.svid("gateway"), s.bundles()}, sink, time.Now)
+		cfg := s.config(attacktest.Identity(s.svid("gateway"), s.bundles()), sink, time.Now)
 		observe("/shop.v1.ShopService/*")(&cfg)
 		cc := s.dialTo(s.unguarded(), s.guardOf(cfg).DialOptions(svid.Expect(id("target")))...)
 		s.answer(good)
@@ -188,7 +189,7 @@ func TestAuthorizer(t *testing.T) {
 			told := *c
 			told.Claims = c.Claims.Clone()
 			asked = append(asked, told)
-			c.Claims.Tenant, c.Scopes = must(tenant.ParseID("globex")), nil // which it must not
+			c.Claims.Tenant, c.Scopes = attacktest.Must(tenant.ParseID("globex")), nil // which it must not
 			return says
 		})
 	})

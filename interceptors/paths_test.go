@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tenantmesh/tenantmesh/audit"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/internal/mint"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
@@ -61,7 +62,7 @@ func TestOtherTransport(t *testing.T) {
 // nothing.
 func TestOtherWiring(t *testing.T) {
 	m := newMesh(t)
-	own := fixed{m.svid("gateway"), m.bundles()}
+	own := attacktest.Identity(m.svid("gateway"), m.bundles())
 	expect := svid.Expect(id("target"))
 	theirs := grpc.WithTransportCredentials(svid.NewClientCredentials(own, expect))
 	exchange := func() {
@@ -69,10 +70,10 @@ func TestOtherWiring(t *testing.T) {
 	}
 	elsewhere := []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, _ string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
-			return invoke(ctx, otherMethod, req, reply, cc, o...)
+			return invoke(ctx, attacktest.OtherMethod, req, reply, cc, o...)
 		}),
 		grpc.WithChainStreamInterceptor(func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, _ string, open grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
-			return open(ctx, d, cc, otherMethod, o...)
+			return open(ctx, d, cc, attacktest.OtherMethod, o...)
 		}),
 	}
 	meanwhile := []grpc.DialOption{
@@ -142,7 +143,7 @@ func TestStreamGoesOn(t *testing.T) {
 		m := newMesh(t)
 		now := time.Now()
 		own := m.issue("gateway", devdomain.ValidFrom(now.Add(-time.Minute), now.Add(3*time.Minute)))
-		g := m.newGuard(fixed{own, m.bundles()}, newTrail(), time.Now)
+		g := m.newGuard(attacktest.Identity(own, m.bundles()), newTrail(), time.Now)
 		cc := m.dial(g.DialOptions(svid.Expect(id("target")))...)
 		m.ran.setHook(func(context.Context) error { m.clock.advance(200 * time.Second); return nil })
 		if err := watch(acme(t, g), cc); reason(err) != tenant.SVIDExpired {

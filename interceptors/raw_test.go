@@ -1,7 +1,6 @@
 package interceptors_test
 
 import (
-	"crypto/tls"
 	"strings"
 	"testing"
 
@@ -23,10 +22,7 @@ func (m *mesh) raw(name string) *attacktest.Raw {
 // rawBy is raw for who closes the connection.
 func (m *mesh) rawBy(own *x509svid.SVID) *attacktest.Raw {
 	m.t.Helper()
-	c, err := attacktest.Dial(m.t.Context(), m.addr, &tls.Config{
-		Certificates:       []tls.Certificate{{Certificate: [][]byte{own.Certificates[0].Raw}, PrivateKey: own.PrivateKey}},
-		InsecureSkipVerify: true, // the attacker does not care whom it attacks
-	})
+	c, err := attacktest.DialRaw(m.t.Context(), m.addr, own)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -37,26 +33,9 @@ func (m *mesh) rawBy(own *x509svid.SVID) *attacktest.Raw {
 // handler.
 func TestRawPaths(t *testing.T) {
 	m := newMesh(t)
-	for name, change := range map[string]func(service, method string) string{
-		"without its slash":  func(s, m string) string { return s + "/" + m },
-		"two slashes":        func(s, m string) string { return "//" + s + "/" + m },
-		"two slashes inside": func(s, m string) string { return "/" + s + "//" + m },
-		"%2F":                func(s, m string) string { return "/" + s + "%2F" + m },
-		"%2f before":         func(s, m string) string { return "%2f" + s + "/" + m },
-		"#":                  func(s, m string) string { return "/" + s + "/" + m + "#x" },
-		"?":                  func(s, m string) string { return "/" + s + "/" + m + "?x=1" },
-		"a trailing slash":   func(s, m string) string { return "/" + s + "/" + m + "/" },
-		"dots":               func(s, m string) string { return "/x/../" + s + "/" + m },
-		"upper case":         func(s, m string) string { return strings.ToUpper("/" + s + "/" + m) },
-		"empty":              func(string, string) string { return "" },
-		"a slash":            func(string, string) string { return "/" },
-		"a space":            func(s, m string) string { return "/" + s + "/" + m + " " },
-		"%00":                func(s, m string) string { return "/" + s + "/" + m + "%00" },
-		"an authority":       func(s, m string) string { return "https://target/" + s + "/" + m },
-	} {
+	for name := range attacktest.Paths(shapes[0].method) {
 		m.each("M4 "+name, func(m *mesh, s shape) {
-			service, method, _ := strings.Cut(s.method[1:], "/")
-			if err := m.raw("gateway").Call(change(service, method)); err == nil {
+			if err := m.raw("gateway").Call(attacktest.Paths(s.method)[name]); err == nil {
 				m.t.Error("the server answers OK")
 			}
 			m.notRun()
@@ -72,26 +51,11 @@ func TestRawPaths(t *testing.T) {
 // TestRawMetadata: what only a raw client sends in metadata.
 func TestRawMetadata(t *testing.T) {
 	m := newMesh(t)
-	wide := strings.Repeat("A", hop.MaxMetadata)
-	for _, row := range []struct {
-		name  string
-		extra []string
-		want  tenant.Reason // empty where HTTP/2 itself refuses
-	}{
-		{"M1 the key in upper case", []string{"Tenantmesh-Hops", "AAAA"}, ""},
-		{"M1 two equal values", []string{hop.HopsKey, "AAAA", hop.HopsKey, "AAAA"}, tenant.MetadataAmbiguous},
-		{"M1 a -bin twin alone", []string{hop.HopsKey + "-bin", "AAAA"}, tenant.MetadataAmbiguous},
-		{"M1 certificates alone", []string{hop.CertsKey, "AAAA"}, tenant.ContextMissing},
-		{"M1 a value with a space", []string{hop.HopsKey, "AA AA"}, tenant.ContextMalformed},
-		{"M1 a value with padding", []string{hop.HopsKey, "AAA="}, tenant.ContextMalformed},
-		{"M1 a value in the other alphabet", []string{hop.HopsKey, "+/+/"}, tenant.ContextMalformed},
-		{"H8 the budget is for both keys together", []string{hop.HopsKey, wide[:5000], hop.CertsKey, wide[:2169]}, tenant.MetadataTooLarge},
-		{"H8 more than all headers may be", []string{hop.HopsKey, wide, "x-1", wide, "x-2", wide}, ""},
-	} {
-		m.each(row.name, func(m *mesh, s shape) {
-			err := m.raw("gateway").Call(s.method, row.extra...)
-			if row.want != "" {
-				m.refused(err, row.want)
+	for _, row := range attacktest.RawHeaders() {
+		m.each(row.Name, func(m *mesh, s shape) {
+			err := m.raw("gateway").Call(s.method, row.Fields...)
+			if row.Want != "" {
+				m.refused(err, row.Want)
 				return
 			}
 			if err == nil {
@@ -104,6 +68,6 @@ func TestRawMetadata(t *testing.T) {
 		})
 	}
 	m.each("H8 refused at header time, before a message is read", func(m *mesh, s shape) {
-		m.refused(m.raw("gateway").Open(s.method, hop.HopsKey, wide+"A"), tenant.MetadataTooLarge)
+		m.refused(m.raw("gateway").Open(s.method, hop.HopsKey, strings.Repeat("A", hop.MaxMetadata+1)), tenant.MetadataTooLarge)
 	})
 }

@@ -30,7 +30,7 @@ import (
 func TestRetry(t *testing.T) {
 	m := newMesh(t)
 	_, second := m.serve(m.guard.ServerOptions()...)
-	g := m.newGuard(fixed{m.svid("gateway"), m.bundles()}, newTrail(), time.Now)
+	g := m.newGuard(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), time.Now)
 	const config = `{"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [{"name": [{}], "retryPolicy": {
 		"maxAttempts": 4, "initialBackoff": "0.001s", "maxBackoff": "0.001s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
 	m.each("H10 a retry on another connection is signed afresh", func(m *mesh, s shape) {
@@ -69,23 +69,23 @@ func TestCanary(t *testing.T) {
 	defer func(l *slog.Logger) { slog.SetDefault(l) }(slog.Default())
 	slog.SetDefault(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	m := newMesh(t)
-	all := claim(func(c *pb.Claims) {
+	all := attacktest.Claim(func(c *pb.Claims) {
 		c.Scope, c.Elevation = []string{canary}, &pb.Elevation{Id: canary}
 		c.Parent = &pb.Parent{Txn: canary, Statement: make([]byte, 32)}
 	})
-	for name, do := range map[string]func(*mesh, *wire){
+	for name, do := range map[string]func(*attacktest.World, *attacktest.Wire){
 		"a chain that policy refuses": all,
-		"a chain for another method": func(m *mesh, w *wire) {
+		"a chain for another method": func(m *attacktest.World, w *attacktest.Wire) {
 			all(m, w)
-			w.change(1, func(s *pb.Statement) { s.Target = otherMethod })
+			w.Change(1, func(s *pb.Statement) { s.Target = attacktest.OtherMethod })
 		},
-		"a chain that is broken":  func(m *mesh, w *wire) { all(m, w); w.hops.Hops[1] = w.hops.Hops[0] },
-		"a signature that is not": func(m *mesh, w *wire) { all(m, w); w.garble() },
-		"bytes that are no chain": value(func(hops, certs *string) { *hops, *certs = canary, canary }),
+		"a chain that is broken":  func(m *attacktest.World, w *attacktest.Wire) { all(m, w); w.Hops.Hops[1] = w.Hops.Hops[0] },
+		"a signature that is not": func(m *attacktest.World, w *attacktest.Wire) { all(m, w); w.Garble() },
+		"bytes that are no chain": attacktest.Value(func(hops, certs *string) { *hops, *certs = canary, canary }),
 	} {
 		m.svid("gateway")
 		m.each("M6 "+name, func(m *mesh, s shape) {
-			cc := m.attack(m.svid("orders"), m.forged([]string{"gateway", "orders"}, do))
+			cc := m.attack(m.svid("orders"), m.outfit().Forged(do, "gateway", "orders"))
 			err := s.call(deadline(m.t), cc)
 			m.refused(err, reason(err))
 			if reason(err) == "" {
@@ -110,11 +110,11 @@ func TestFlood(t *testing.T) {
 	round := 0
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	cc := m.attack(m.svid("gateway"), m.forged([]string{"gateway"}, func(_ *mesh, w *wire) {
+	cc := m.attack(m.svid("gateway"), m.outfit().Forged(func(_ *attacktest.World, w *attacktest.Wire) {
 		if round%2 == 1 {
-			w.garble()
+			w.Garble()
 		}
-	}))
+	}, "gateway"))
 	flood := func(n int) (want map[tenant.Reason]int64) {
 		want = map[tenant.Reason]int64{}
 		for round = range n {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	legacypb "github.com/tenantmesh/tenantmesh/internal/testproto/shop/legacy/v1"
 	shoppb "github.com/tenantmesh/tenantmesh/internal/testproto/shop/v1"
 	"github.com/tenantmesh/tenantmesh/svid"
@@ -345,7 +346,7 @@ func TestS1(t *testing.T) {
 func (s *shop) guarded(addr string) (*grpc.ClientConn, *interceptors.Guard, *trail) {
 	s.t.Helper()
 	sink := newTrail()
-	g := s.newGuard(fixed{s.svid("gateway"), s.bundles()}, sink, s.clock.now)
+	g := s.newGuard(attacktest.Identity(s.svid("gateway"), s.bundles()), sink, s.clock.now)
 	return s.dialTo(addr, g.DialOptions(svid.Expect(id("target")))...), g, sink
 }
 

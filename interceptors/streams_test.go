@@ -23,6 +23,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/svid/devdomain"
 	"github.com/tenantmesh/tenantmesh/tenant"
@@ -64,7 +65,7 @@ func newBubble(t *testing.T, ttl time.Duration) *bubble {
 		if err != nil {
 			t.Fatal(err)
 		}
-		src = fixed{own, x509bundle.NewSet(b.domain.Bundle())}
+		src = attacktest.Identity(own, x509bundle.NewSet(b.domain.Bundle()))
 	}
 	srv := grpc.NewServer(b.guard(src, b.audit).ServerOptions()...)
 	grpc_testing.RegisterTestServiceServer(srv, &idle{b: b})
@@ -122,7 +123,7 @@ func (b *bubble) unwatched(src svid.Snapshotter) *grpc.ClientConn {
 	creds := svid.NewClientCredentials(src, svid.Expect(id("target")))
 	cc, err := grpc.NewClient("passthrough:target", grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return b.lis.DialContext(ctx) }),
-		grpc.WithPerRPCCredentials(&attacker{creds, unwatched(snap.SVID, "acme")}))
+		grpc.WithPerRPCCredentials(attacktest.NewCredential(creds, unwatched(snap.SVID, "acme"))))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func (b *bubble) unwatched(src svid.Snapshotter) *grpc.ClientConn {
 
 // unwatched signs honestly for a tenant, and nobody looks after what is called
 // with it.
-func unwatched(own *x509svid.SVID, tenant string) forgery {
+func unwatched(own *x509svid.SVID, tenant string) attacktest.Forgery {
 	return func(binding [32]byte, method string) (map[string]string, error) {
 		chain, err := hop.Begin(claims(tenant))
 		if err != nil {
@@ -294,7 +295,7 @@ func TestS2(t *testing.T) {
 							if err != nil {
 								t.Fatal(err)
 							}
-							src = fixed{own, snap.Bundles}
+							src = attacktest.Identity(own, snap.Bundles)
 						}
 						end, say, err := open(t.Context(), b.unwatched(src))
 						if err != nil {
@@ -406,7 +407,7 @@ func TestClientEndsStreams(t *testing.T) {
 						t.Fatal(err)
 					}
 					b.lis = bufconn.Listen(1 << 20)
-					srv := grpc.NewServer(grpc.Creds(svid.NewServerCredentials(fixed{own, snap.Bundles})))
+					srv := grpc.NewServer(grpc.Creds(svid.NewServerCredentials(attacktest.Identity(own, snap.Bundles))))
 					grpc_testing.RegisterTestServiceServer(srv, &idle{b: b})
 					go func() { _ = srv.Serve(b.lis) }()
 					defer srv.Stop()

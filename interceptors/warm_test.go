@@ -15,6 +15,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/interceptors"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/svid"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -23,22 +24,22 @@ import (
 type replay struct {
 	m     *mesh
 	path  []string
-	first *wire
-	twist func(*wire)
+	first *attacktest.Wire
+	twist func(*attacktest.Wire)
 }
 
 func (r *replay) forge(binding [32]byte, method string) (map[string]string, error) {
 	if r.first == nil {
 		var err error
-		if r.first, err = r.m.send(binding, method, r.path); err != nil {
+		if r.first, err = r.m.outfit().Send(binding, method, r.path...); err != nil {
 			return nil, err
 		}
 	}
-	w := r.first.clone()
+	w := r.first.Clone()
 	if r.twist != nil {
 		r.twist(w)
 	}
-	return w.values(), nil
+	return w.Values()
 }
 
 // TestWarm: what was proven on a connection before is held to all that may have
@@ -51,17 +52,17 @@ func TestWarm(t *testing.T) {
 	}{
 		"H9 nothing": {func(*mesh, *replay) {}, ""},
 		"H9 a garbage signature": {func(_ *mesh, r *replay) {
-			r.twist = func(w *wire) { w.garble() }
+			r.twist = func(w *attacktest.Wire) { w.Garble() }
 		}, tenant.SignatureInvalid},
 		"H9 without its certificates": {func(_ *mesh, r *replay) {
-			r.twist = func(w *wire) { w.text = func(_, certs *string) { *certs = "" } }
+			r.twist = func(w *attacktest.Wire) { w.Text = func(_, certs *string) { *certs = "" } }
 		}, tenant.CertificateMissing},
 		"H9 with others": {func(m *mesh, r *replay) {
-			other, err := m.send([32]byte{1}, shapes[0].method, []string{"stock", "orders"})
+			other, err := m.outfit().Send([32]byte{1}, shapes[0].method, "stock", "orders")
 			if err != nil {
 				m.t.Fatal(err)
 			}
-			r.twist = func(w *wire) { w.certs = other.certs }
+			r.twist = func(w *attacktest.Wire) { w.Certs = other.Certs }
 		}, tenant.CertificateUnexpected},
 		"H5 no longer fresh": {func(m *mesh, _ *replay) { m.clock.advance(2 * time.Minute) }, tenant.ContextStale},
 		"H5 expired":         {func(m *mesh, _ *replay) { m.clock.advance(10 * time.Minute) }, tenant.ContextExpired},
@@ -155,7 +156,7 @@ func TestSentAgain(t *testing.T) {
 		}))
 	each(t, "H1 what is sent again", func(t *testing.T, s shape) {
 		now := new(clock)
-		g := m.newGuard(fixed{m.svid("gateway"), m.bundles()}, newTrail(), now.now)
+		g := m.newGuard(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), now.now)
 		dial := func() *grpc.ClientConn { return m.dial(g.DialOptions(svid.Expect(id("target")))...) }
 		cc, ctx := dial(), acme(t, g)
 		sent := func(ctx context.Context, s shape, cc *grpc.ClientConn) string {
@@ -217,8 +218,8 @@ func TestSlots(t *testing.T) {
 			m := newMesh(t)
 			m.svid("gateway")
 			value := "%s"
-			r := &replay{m: m, path: []string{"gateway"}, twist: func(w *wire) {
-				w.text = func(hops, _ *string) { *hops = strings.ReplaceAll(value, "%s", *hops) }
+			r := &replay{m: m, path: []string{"gateway"}, twist: func(w *attacktest.Wire) {
+				w.Text = func(hops, _ *string) { *hops = strings.ReplaceAll(value, "%s", *hops) }
 			}}
 			dial := func() *grpc.ClientConn { return m.attack(m.svid("gateway"), r.forge) }
 			cc, s := dial(), shapes[0]
@@ -264,7 +265,7 @@ func (w written) Write(b []byte) (int, error) {
 func TestSlotsAreUsed(t *testing.T) {
 	m := newMesh(t)
 	var n atomic.Int64
-	g := m.newGuard(fixed{m.svid("gateway"), m.bundles()}, newTrail(), time.Now)
+	g := m.newGuard(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), time.Now)
 	cc := m.dial(append(g.DialOptions(svid.Expect(id("target"))), grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 		return written{c, &n}, err

@@ -1,6 +1,6 @@
-// Package attacktest holds what tests of attacks share: an account of the lines
-// of the attack catalogue (T1, H2, …) that ran, a client that sends what no gRPC
-// library would, and a measure of memory.
+// Package attacktest holds what tests of attacks share: the attacks themselves, made
+// against a target by workloads with valid SVIDs or by raw HTTP/2 clients, an account of the
+// lines of the attack catalogue (T1, H2, …) that ran, and a measure of memory.
 package attacktest
 
 import (
