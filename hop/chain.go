@@ -116,6 +116,10 @@ func (c *Chain) Claims() *Claims {
 	return c.claims.Clone()
 }
 
+// View returns the claims that the chain itself holds, and nil for the zero Chain. They
+// are shared and must not be changed; [Chain.Claims] returns claims that may be.
+func (c *Chain) View() *Claims { return c.claims }
+
 // Scopes returns a copy of the scopes in force: those of the claims, as the
 // hops narrowed them.
 func (c *Chain) Scopes() []string { return slices.Clone(c.scopes) }

@@ -93,7 +93,7 @@ func (c *call) event() audit.Event {
 	case c.chain != nil:
 		e.Proven, e.Path = true, c.path
 		if claims == nil {
-			claims, e.Path = c.chain.Claims(), signers(c.chain.Path())
+			claims, e.Path = c.chain.View(), signers(c.chain.Path())
 		}
 	case claims == nil && !c.exempt: // what comes with an exempt call is nobody's word
 		claims = hop.UnverifiedClaims(c.metadata)

@@ -122,14 +122,14 @@ func (o *origination) originate(claims *hop.Claims, c *call, prepare func() erro
 	if o.chain, err = hop.Begin(claims); err != nil {
 		return err
 	}
-	o.claims = o.chain.Claims() // no part of which is the caller's
+	o.claims = o.chain.View() // no part of which is the caller's
 	c.chain, c.claims = o.chain, o.claims
 	return nil
 }
 
 // derive makes the claims those of a chain derived from another.
 func (o *origination) derive() error {
-	c, p := o.claims, o.from.Claims()
+	c, p := o.claims, o.from.View()
 	switch {
 	case c.Tenant != p.Tenant || c.TenantUID != p.TenantUID:
 		return tenant.Deny(tenant.OriginationNotAllowed, "the claims are for another tenant than their parent")

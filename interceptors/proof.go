@@ -35,7 +35,7 @@ type said struct {
 
 func newProof(chain *hop.Chain, generation uint64, method string, declared *policy.Declared) *proof {
 	p := &proof{chain: chain, question: policy.Call{
-		Method: method, Declared: declared, Path: chain.Path(), Claims: chain.Claims(), Scopes: chain.Scopes(),
+		Method: method, Declared: declared, Path: chain.Path(), Claims: chain.View(), Scopes: chain.Scopes(),
 	}}
 	p.path = signers(p.question.Path)
 	p.generation.Store(generation)
