@@ -73,16 +73,16 @@ func (a *api) view(ctx context.Context) (*view, error) {
 	}
 	v := &view{bundles: spiffebundle.NewSet(d.published()), changed: d.changed}
 	hints := map[string]bool{"": false}
+	var is []*Workload
 	for _, w := range d.workloads {
 		if w.svid == nil || !fits(w) || hints[w.hint] {
 			continue
 		}
 		hints[w.hint] = w.hint != ""
+		is = append(is, w)
 		v.svids = append(v.svids, w.svid)
 	}
-	if len(v.svids) > 0 {
-		v.bundles = d.bundles()
-	}
+	v.bundles = d.bundles(is...)
 	return v, nil
 }
 

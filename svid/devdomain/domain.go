@@ -22,6 +22,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -247,11 +248,14 @@ func (d *Domain) bundle() *spiffebundle.Bundle {
 	return b
 }
 
-// bundles returns the own bundle and the federated ones; d.mu is held.
-func (d *Domain) bundles() *spiffebundle.Set {
+// bundles returns the own bundle and the federated ones that one of the
+// workloads gets; d.mu is held.
+func (d *Domain) bundles(is ...*Workload) *spiffebundle.Set {
 	set := spiffebundle.NewSet(d.published())
-	for _, other := range d.federated {
-		set.Add(other.published())
+	for name, other := range d.federated {
+		if slices.ContainsFunc(is, func(w *Workload) bool { return !w.choosy || slices.Contains(w.federates, name.Name()) }) {
+			set.Add(other.published())
+		}
 	}
 	return set
 }

@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
@@ -72,6 +73,37 @@ func newWorkload(t *testing.T, d *devdomain.Domain, id string) *devdomain.Worklo
 		t.Fatal(err)
 	}
 	return w
+}
+
+// TestFederatesWith has a workload get the bundles that its registration names,
+// and no others.
+func TestFederatesWith(t *testing.T) {
+	d := newDomain(t, devdomain.Config{Dir: socketDir(t)})
+	for _, name := range []string{"partner.example", "other.example"} {
+		d.Federate(newDomain(t, devdomain.Config{TrustDomain: name}))
+	}
+	for path, tt := range map[string]struct {
+		opts []devdomain.WorkloadOption
+		want int
+	}{
+		"all":  {nil, 3},
+		"one":  {[]devdomain.WorkloadOption{devdomain.WithFederatesWith("partner.example", "nobody.example")}, 2},
+		"none": {[]devdomain.WorkloadOption{devdomain.WithFederatesWith()}, 1},
+	} {
+		w, err := d.Workload("spiffe://prod.example/"+path, tt.opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		snap, err := w.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for from, bundles := range map[string]*x509bundle.Set{"Snapshot": snap.Bundles, "the Workload API": watch(t, w.Addr()).next(t).Bundles} {
+			if bundles.Len() != tt.want || bundles.Has(spiffeid.RequireTrustDomainFromString("other.example")) != (path == "all") {
+				t.Errorf("%s: %s gets %d bundles", from, path, bundles.Len())
+			}
+		}
+	}
 }
 
 // updates is a watcher that hands on what go-spiffe's client tells it.

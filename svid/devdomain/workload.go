@@ -41,6 +41,9 @@ type WorkloadOption func(*entry)
 type entry struct {
 	uids []uint32
 	hint string
+	// federates are the trust domains whose bundles it gets, if it is choosy.
+	federates []string
+	choosy    bool
 }
 
 // WithUID makes callers with the uid this workload at the agent's socket
@@ -54,6 +57,13 @@ func WithUID(uid uint32) WorkloadOption {
 // the one that was registered first.
 func WithHint(hint string) WorkloadOption {
 	return func(e *entry) { e.hint = hint }
+}
+
+// WithFederatesWith limits the federated trust domains whose bundles the
+// workload gets to these, of those that [Domain.Federate] adds, like the
+// federatesWith of SPIRE's registration entries. Without it, it gets all of them.
+func WithFederatesWith(trustDomains ...string) WorkloadOption {
+	return func(e *entry) { e.federates, e.choosy = append(e.federates, trustDomains...), true }
 }
 
 // Workload registers a workload of this trust domain and issues its first SVID.
@@ -177,7 +187,7 @@ func (w *Workload) update() {
 	w.snap = nil
 	if w.svid != nil {
 		w.generation++
-		w.snap = &svid.Snapshot{SVID: w.svid, Bundles: x509Bundles(w.d.bundles()), Generation: w.generation}
+		w.snap = &svid.Snapshot{SVID: w.svid, Bundles: x509Bundles(w.d.bundles(w)), Generation: w.generation}
 	}
 	close(w.changed)
 	w.changed = make(chan struct{})
