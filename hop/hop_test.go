@@ -298,8 +298,8 @@ func TestValid(t *testing.T) {
 		if err := new(Chain).Valid(noon); tenant.ReasonOf(err) != tenant.ContextMissing {
 			t.Errorf("%v, want %s", err, tenant.ContextMissing)
 		}
-		if c := new(Chain).Claims(); c != nil {
-			t.Errorf("claims of the zero Chain: %v", c)
+		if c, v := new(Chain).Claims(), new(Chain).View(); c != nil || v != nil {
+			t.Errorf("claims of the zero Chain: %v, %v", c, v)
 		}
 		if until := new(Chain).Until(); !until.IsZero() {
 			t.Errorf("the zero Chain is valid until %s", until)

@@ -197,6 +197,15 @@ func TestConn(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("what is attached is made once, for one connection", func(t *testing.T) {
+		made := 0
+		attached := func(k *svid.Conn) any {
+			return k.Attached(func() any { made++; return made })
+		}
+		if ofClient, ofServer := attached(ck), attached(sk); ofClient != 1 || ofServer != 2 || attached(ck) != ofClient {
+			t.Errorf("attached %v and %v", ofClient, ofServer)
+		}
+	})
 	t.Run("only their own connections", func(t *testing.T) {
 		if _, ok := server.Conn(c.info); ok {
 			t.Error("the server's credentials know the client's end")
