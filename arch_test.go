@@ -58,7 +58,7 @@ var table = []row{
 		"github.com/spiffe/go-spiffe/v2/svid", "github.com/spiffe/go-spiffe/v2/bundle", "golang.org/x/crypto/cryptobyte",
 	}), noGRPC: true},
 	// Only for tests, and for the attackers of e2e.
-	{pkg: "internal/attacktest", imports: slices.Concat(grpc, spiffe, []string{"golang.org/x/net/http2"})},
+	{pkg: "internal/attacktest", imports: slices.Concat(grpc, spiffe, []string{"golang.org/x/net/http2", "github.com/go-jose/go-jose/v4"})},
 	{pkg: "policy", imports: slices.Concat(protobuf, spiffeID, cel, yaml, []string{"github.com/fsnotify/fsnotify"}), noGRPC: true},
 	{pkg: "policy/...", imports: anything, drivers: true}, // a policy source's own package
 	{pkg: "audit", imports: spiffeID, noGRPC: true},

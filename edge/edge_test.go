@@ -3,17 +3,11 @@ package edge_test
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"log/slog"
-	"maps"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"sync"
@@ -44,120 +38,33 @@ func each(t *testing.T, name string, f func(*testing.T, shape)) {
 	attacktest.Run(&account, t, name, shapes, f)
 }
 
-const (
-	audience = "https://api.example"
-	// canary stands in every token, in claims and headers that go nowhere (M6).
-	canary = "c4n4ry"
-)
+const audience, canary = attacktest.Audience, attacktest.TokenCanary
 
-// The time of the tests, and the keys, which are dear to make.
+// start is the time of the tests.
+var start = time.Unix(1_800_000_000, 0)
+
 var (
-	start    = time.Unix(1_800_000_000, 0)
-	rsaKeys  = [2]func() *rsa.PrivateKey{sync.OnceValue(newRSA), sync.OnceValue(newRSA)}
-	ecKey    = sync.OnceValue(func() *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) })
-	otherEC  = sync.OnceValue(func() *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) })
-	smallRSA = sync.OnceValue(func() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 1024)) })
+	rsaKeys = attacktest.RSAKeys
+	otherEC = sync.OnceValue(func() *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) })
 )
 
-func newRSA() *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, 2048)) }
+type (
+	issuer = attacktest.Issuer
+	claims = attacktest.TokenClaims
+)
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
+func must[T any](v T, err error) T { return attacktest.Must(v, err) }
 
-// claims are the members of a token's payload; a nil value removes one.
-type claims map[string]any
+func jwk(kid, alg string, public any) jose.JSONWebKey { return attacktest.JWK(kid, alg, public) }
 
-// issuer is an authorization server on the loopback interface.
-type issuer struct {
-	*httptest.Server
-	jwks    atomic.Value // http.HandlerFunc
-	fetches atomic.Int32 // of the JWK Set
-}
-
+// newIssuer returns an issuer on the loopback interface.
 func newIssuer(t testing.TB, keys ...any) *issuer {
-	is := new(issuer)
-	mux := http.NewServeMux()
-	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
-		json.NewEncoder(w).Encode(map[string]any{"issuer": is.URL, "jwks_uri": is.URL + "/jwks", "scopes_supported": []string{"openid"}})
-	})
-	mux.HandleFunc("/jwks", func(w http.ResponseWriter, r *http.Request) {
-		is.fetches.Add(1)
-		is.jwks.Load().(http.HandlerFunc)(w, r)
-	})
-	is.Server = httptest.NewServer(mux)
-	t.Cleanup(is.Close)
-	is.publish(keys...)
+	is := attacktest.NewIssuer(func() time.Time { return start }, keys...)
+	s := httptest.NewServer(is)
+	t.Cleanup(s.Close)
+	is.URL = s.URL
 	return is
 }
-
-// publish sets the JWK Set. A key is a jose.JSONWebKey, or anything that
-// marshals to one.
-func (is *issuer) publish(keys ...any) {
-	if keys == nil {
-		keys = []any{}
-	}
-	body := must(json.Marshal(map[string]any{"keys": keys}))
-	is.answer(func(w http.ResponseWriter, r *http.Request) { w.Write(body) })
-}
-
-func (is *issuer) answer(h http.HandlerFunc) { is.jwks.Store(h) }
-
-func jwk(kid, alg string, public any) jose.JSONWebKey {
-	return jose.JSONWebKey{KeyID: kid, Algorithm: alg, Use: "sig", Key: public}
-}
-
-// payload returns the claims of a good token, changed as told.
-func (is *issuer) payload(change claims) claims {
-	c := claims{
-		"iss": is.URL, "sub": "user-7", "aud": audience, "tenant": "acme",
-		"iat": start.Unix(), "exp": start.Add(time.Hour).Unix(),
-		"scope": "orders.write orders.read orders.read", "email": canary + "@example.com",
-		"realm": map[string]any{"roles": []string{canary}},
-	}
-	maps.Copy(c, change)
-	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
-	return c
-}
-
-func (is *issuer) header(change claims) claims {
-	h := claims{"alg": "RS256", "kid": "k1", "typ": "at+jwt", "note": canary}
-	maps.Copy(h, change)
-	maps.DeleteFunc(h, func(_ string, v any) bool { return v == nil })
-	return h
-}
-
-// token returns a token signed by go-jose.
-func (is *issuer) token(alg jose.SignatureAlgorithm, kid string, key any, change claims) string {
-	opts := (&jose.SignerOptions{}).WithType("at+jwt").WithHeader("kid", kid)
-	s := must(jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, opts))
-	return must(must(s.Sign(must(json.Marshal(is.payload(change))))).CompactSerialize())
-}
-
-// good returns a token that is accepted but for the change.
-func (is *issuer) good(change claims) string {
-	return is.token(jose.RS256, "k1", rsaKeys[0](), change)
-}
-
-// headed returns a good token with another header, signed all the same.
-func (is *issuer) headed(change claims) string {
-	return sign(string(must(json.Marshal(is.header(change)))), string(must(json.Marshal(is.payload(nil)))))
-}
-
-// sign signs any two texts with RS256, as no library would.
-func sign(header, payload string) string {
-	return signed(rsaKeys[0](), b64([]byte(header))+"."+b64([]byte(payload)))
-}
-
-func signed(key *rsa.PrivateKey, input string) string {
-	sum := sha256.Sum256([]byte(input))
-	return input + "." + b64(must(rsa.SignPKCS1v15(nil, key, crypto.SHA256, sum[:])))
-}
-
-func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 // events is a sink that keeps what it takes.
 type events struct {

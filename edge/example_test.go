@@ -15,6 +15,7 @@ import (
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/edge"
 	"github.com/tenantmesh/tenantmesh/hop"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 )
 
 // guard stands for an *interceptors.Guard, which needs a SPIFFE Workload API.
@@ -33,7 +34,7 @@ func Example() {
 		case "/.well-known/openid-configuration":
 			json.NewEncoder(w).Encode(map[string]string{"issuer": login.URL, "jwks_uri": login.URL + "/jwks"})
 		case "/jwks":
-			json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{KeyID: "2027", Algorithm: "ES256", Use: "sig", Key: ecKey().Public()}}})
+			json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{KeyID: "2027", Algorithm: "ES256", Use: "sig", Key: attacktest.ECKey().Public()}}})
 		}
 	}))
 	defer login.Close()
@@ -55,7 +56,7 @@ func Example() {
 
 	// A client with a token, which also asserts another tenant.
 	options := (&jose.SignerOptions{}).WithType("at+jwt").WithHeader("kid", "2027")
-	signer, _ := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: ecKey()}, options)
+	signer, _ := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: attacktest.ECKey()}, options)
 	claims, _ := json.Marshal(map[string]any{
 		"iss": login.URL, "sub": "ana", "aud": "https://api.example", "tenant": "acme", "scope": "orders.read",
 		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),

@@ -99,8 +99,8 @@ func serveWith(t *testing.T, v *edge.Verifier, o edge.Originator, impl testpb.Te
 // gateCert is the certificate of the edge, as clients know it by its name.
 var gateCert = sync.OnceValue(func() *tls.Certificate {
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"api.example"}, NotAfter: time.Now().Add(time.Hour)}
-	der := must(x509.CreateCertificate(rand.Reader, template, template, ecKey().Public(), ecKey()))
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: ecKey(), Leaf: must(x509.ParseCertificate(der))}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, attacktest.ECKey().Public(), attacktest.ECKey()))
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: attacktest.ECKey(), Leaf: must(x509.ParseCertificate(der))}
 })
 
 func gateTLS() *tls.Config {
@@ -162,29 +162,29 @@ func TestGRPCRefuses(t *testing.T) {
 	o := new(originator)
 	client, impl := serve(t, w.v, o)
 	raw := dialRaw(t, client)
-	good := "Bearer " + one.good(nil)
-	list := append(attacks(one, two), attack{"T4 two tokens as two values", "", tenant.TokenMalformed, false})
+	good := "Bearer " + one.Good(nil)
+	list := append(attacktest.TokenAttacks(one, two), attacktest.TokenAttack{Name: "T4 two tokens as two values", Want: tenant.TokenMalformed})
 	for _, a := range list {
-		if a.local {
+		if a.Local {
 			continue
 		}
-		fields := []string{"authorization", "Bearer " + a.token, "x-tenant-id", "initech"}
-		if a.token == "" {
+		fields := []string{"authorization", "Bearer " + a.Token, "x-tenant-id", "initech"}
+		if a.Token == "" {
 			fields = append(fields, "authorization", good)
 			fields[1] = good
 		}
-		each(t, a.name, func(t *testing.T, s shape) {
+		each(t, a.Name, func(t *testing.T, s shape) {
 			method := "/grpc.testing.TestService/" + s.method
 			for _, call := range []func() error{
 				func() error { return s.call(metadata.AppendToOutgoingContext(patient(t), fields...), client) },
 				func() error { return raw.Call(method, fields...) },
 			} {
 				err := call()
-				if e := w.wantDenied(t, a.token, method, a.want); e.Claimed != "initech" {
+				if e := w.wantDenied(t, a.Token, method, a.Want); e.Claimed != "initech" {
 					t.Errorf("the event has claimed tenant %q, want initech", e.Claimed)
 				}
-				wantTold(t, err, a.want)
-				noLeak(t, a.token, status.Convert(err).String())
+				wantTold(t, err, a.Want)
+				noLeak(t, a.Token, status.Convert(err).String())
 				if impl.calls != 0 || o.last.Load() != nil {
 					t.Error("the token got further")
 				}
@@ -228,27 +228,27 @@ func TestRawRefuses(t *testing.T) {
 	w, one, two := mesh(t)
 	o := new(originator)
 	client, impl := serve(t, w.v, o)
-	token := one.good(nil)
-	list := append(attacks(one, two),
-		attack{"T4 a NUL behind", token + "\x00", tenant.TokenMalformed, true},
-		attack{"T4 the key in upper case", "", "", true},
+	token := one.Good(nil)
+	list := append(attacktest.TokenAttacks(one, two),
+		attacktest.TokenAttack{Name: "T4 a NUL behind", Token: token + "\x00", Want: tenant.TokenMalformed, Local: true},
+		attacktest.TokenAttack{Name: "T4 the key in upper case", Local: true},
 	)
 	for _, a := range list {
-		if !a.local {
+		if !a.Local {
 			continue
 		}
-		each(t, a.name, func(t *testing.T, s shape) {
-			key, value := "authorization", "Bearer "+a.token
-			if a.token == "" {
+		each(t, a.Name, func(t *testing.T, s shape) {
+			key, value := "authorization", "Bearer "+a.Token
+			if a.Token == "" {
 				key, value = "Authorization", "Bearer "+token
 			}
 			err := dialRaw(t, client).Call("/grpc.testing.TestService/"+s.method, key, value)
 			if err == nil {
 				t.Error("the call succeeded")
 			}
-			if a.want == tenant.TokenTooLarge {
-				w.wantDenied(t, "", "/grpc.testing.TestService/"+s.method, a.want)
-				wantTold(t, err, a.want)
+			if a.Want == tenant.TokenTooLarge {
+				w.wantDenied(t, "", "/grpc.testing.TestService/"+s.method, a.Want)
+				wantTold(t, err, a.Want)
 			} else if list := w.sink.take(); list != nil {
 				t.Errorf("HTTP/2 let it through: %+v", list)
 			}
@@ -264,13 +264,13 @@ func TestFlood(t *testing.T) {
 	w, one, _ := mesh(t)
 	client, _ := serve(t, w.v, new(originator))
 	raw := dialRaw(t, client)
-	good := one.good(nil)
+	good := one.Good(nil)
 	flood := func(n int) {
 		for i := range n {
 			distinct := fmt.Sprintf("%08d", i)
 			for token, want := range map[string]tenant.Reason{
-				one.good(claims{"sub": distinct}):               "",
-				one.headed(claims{"kid": distinct}):             tenant.TokenKeyUnknown,
+				one.Good(claims{"sub": distinct}):               "",
+				one.Headed(claims{"kid": distinct}):             tenant.TokenKeyUnknown,
 				distinct + good:                                 tenant.TokenMalformed,
 				good[:len(good)-20] + distinct + "AAAAAAAAAAAA": tenant.TokenSignature,
 				strings.Repeat("A", 16<<10) + distinct:          tenant.TokenTooLarge,
@@ -311,7 +311,7 @@ func TestKindsOfTokens(t *testing.T) {
 		for sent, typ := range kinds {
 			each(t, "T3 "+sent+" where "+name+" is accepted", func(t *testing.T, s shape) {
 				impl.calls = 0
-				err := s.call(bearing(t, is.headed(claims{"typ": typ})), client)
+				err := s.call(bearing(t, is.Headed(claims{"typ": typ})), client)
 				if sent == name {
 					if err != nil || impl.calls != 1 {
 						t.Errorf("got %v", err)
@@ -327,7 +327,7 @@ func TestKindsOfTokens(t *testing.T) {
 		}
 		each(t, "T3 a JWT-SVID where "+name+" is accepted", func(t *testing.T, s shape) {
 			impl.calls = 0
-			token := sign(`{"alg":"RS256","kid":"k1","typ":"`+kinds[name]+`"}`, string(marshal(is.payload(claims{"sub": gatewayID, "tenant": nil}))))
+			token := attacktest.SignToken(`{"alg":"RS256","kid":"k1","typ":"`+kinds[name]+`"}`, string(marshal(is.Payload(claims{"sub": gatewayID, "tenant": nil}))))
 			wantTold(t, s.call(bearing(t, token), client), tenant.TokenClaimMissing)
 			w.wantDenied(t, "", "/grpc.testing.TestService/"+s.method, tenant.TokenClaimMissing)
 			if impl.calls != 0 {
@@ -351,10 +351,10 @@ func TestGRPCKeys(t *testing.T) {
 		short.Timeout = 100 * time.Millisecond
 		w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience}}, Keys: short})
 		client, impl := serve(t, w.v, new(originator))
-		token := is.good(claims{"exp": start.Add(24 * time.Hour).Unix()})
-		good := is.jwks.Load().(http.HandlerFunc)
+		token := is.Good(claims{"exp": start.Add(24 * time.Hour).Unix()})
+		good := is.Answers()
 		w.wantAccepted(t, token)
-		is.answer(answer)
+		is.Answer(answer)
 		w.clock.Set(start.Add(limits.MaxKeyAge - 1))
 		each(t, "T10 "+name+": the last good keys", func(t *testing.T, s shape) {
 			if err := s.call(bearing(t, token), client); err != nil {
@@ -363,7 +363,7 @@ func TestGRPCKeys(t *testing.T) {
 		})
 		w.v.WaitFetches()
 		w.clock.Set(start.Add(limits.MaxKeyAge))
-		fetches := is.fetches.Load()
+		fetches := is.Fetches.Load()
 		each(t, "T10 "+name+": refused from their limit on", func(t *testing.T, s shape) {
 			impl.calls = 0
 			wantTold(t, s.call(bearing(t, token), client), tenant.KeysUnavailable)
@@ -372,10 +372,10 @@ func TestGRPCKeys(t *testing.T) {
 				t.Error("the handler ran")
 			}
 		})
-		if n := is.fetches.Load() - fetches; n > 1 {
+		if n := is.Fetches.Load() - fetches; n > 1 {
 			t.Errorf("T10: %d fetches for four calls", n)
 		}
-		is.answer(good)
+		is.Answer(good)
 		w.clock.Add(limits.RefreshInterval)
 		w.wantAccepted(t, token)
 	}
@@ -384,10 +384,10 @@ func TestGRPCKeys(t *testing.T) {
 	w.wantAccepted(t, token)
 	each(t, "T2 bounded refetch", func(t *testing.T, s shape) {
 		for i := range 10 {
-			wantTold(t, s.call(bearing(t, is.headed(claims{"kid": fmt.Sprint("x", i)})), client), tenant.TokenKeyUnknown)
+			wantTold(t, s.call(bearing(t, is.Headed(claims{"kid": fmt.Sprint("x", i)})), client), tenant.TokenKeyUnknown)
 			w.wantDenied(t, "", "/grpc.testing.TestService/"+s.method, tenant.TokenKeyUnknown)
 		}
-		if n := is.fetches.Load(); n != 1 || impl.calls != 0 {
+		if n := is.Fetches.Load(); n != 1 || impl.calls != 0 {
 			t.Errorf("%d fetches, %d handlers ran", n, impl.calls)
 		}
 	})
@@ -399,7 +399,7 @@ func TestGRPCAccepts(t *testing.T) {
 	client, impl := serve(t, w.v, o)
 	each(t, "M2 and M3", func(t *testing.T, s shape) {
 		w.sink.take()
-		err := s.call(bearing(t, one.good(nil), "x-tenant-id", "globex", "grpc-metadata-tenant", "initech", "tenant", "../"+canary,
+		err := s.call(bearing(t, one.Good(nil), "x-tenant-id", "globex", "grpc-metadata-tenant", "initech", "tenant", "../"+canary,
 			"tenantmesh-hops", "CAES", "tenantmesh-certs-bin", "x", "grpcgateway-authorization", canary, "x-request-id", "r1"), client)
 		if err != nil {
 			t.Fatal(err)
@@ -418,7 +418,7 @@ func TestGRPCAccepts(t *testing.T) {
 		if impl.md.Get("x-request-id") == nil || impl.ctx.Value(originatedKey{}) == nil {
 			t.Error("the handler misses what it is to see")
 		}
-		noLeak(t, one.good(nil), asJSON(list...), w.log.String())
+		noLeak(t, one.Good(nil), asJSON(list...), w.log.String())
 	})
 }
 
@@ -427,7 +427,7 @@ func TestGRPCUnavailable(t *testing.T) {
 	client, _ := serve(t, w.v, &originator{err: tenant.Deny(tenant.PolicyUnavailable, canary)})
 	for _, s := range shapes {
 		t.Run(s.method, func(t *testing.T) {
-			err := s.call(bearing(t, one.good(nil)), client)
+			err := s.call(bearing(t, one.Good(nil)), client)
 			if status.Code(err) != codes.Unavailable || interceptors.ReasonOf(err) != tenant.PolicyUnavailable {
 				t.Errorf("status is %v", err)
 			}
@@ -435,7 +435,7 @@ func TestGRPCUnavailable(t *testing.T) {
 		})
 	}
 	var trailer metadata.MD
-	client.UnaryCall(bearing(t, one.good(nil)), &testpb.SimpleRequest{}, grpc.Trailer(&trailer))
+	client.UnaryCall(bearing(t, one.Good(nil)), &testpb.SimpleRequest{}, grpc.Trailer(&trailer))
 	if got := trailer.Get("grpc-retry-pushback-ms"); len(got) != 1 || got[0] != "-1" {
 		t.Errorf("the trailer is %v", trailer)
 	}
@@ -456,7 +456,7 @@ func TestStreamEndsBothWays(t *testing.T) {
 	}
 	t.Run("no message is received", func(t *testing.T) {
 		w.clock.Set(start)
-		s, err := client.StreamingInputCall(bearing(t, one.good(nil)))
+		s, err := client.StreamingInputCall(bearing(t, one.Good(nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -471,7 +471,7 @@ func TestStreamEndsBothWays(t *testing.T) {
 	})
 	t.Run("no message is sent", func(t *testing.T) {
 		w.clock.Set(start)
-		s, err := client.StreamingOutputCall(bearing(t, one.good(nil)), &testpb.StreamingOutputCallRequest{})
+		s, err := client.StreamingOutputCall(bearing(t, one.Good(nil)), &testpb.StreamingOutputCallRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -515,7 +515,7 @@ func (s *oneWay) StreamingOutputCall(_ *testpb.StreamingOutputCallRequest, ss te
 func TestStreamEndsWithItsToken(t *testing.T) {
 	w, one, _ := mesh(t)
 	client, _ := serve(t, w.v, new(originator))
-	s, err := client.FullDuplexCall(bearing(t, one.good(nil)))
+	s, err := client.FullDuplexCall(bearing(t, one.Good(nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

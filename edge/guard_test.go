@@ -168,7 +168,7 @@ func (g *guarded) by(is *issuer, change claims) string {
 	for k, v := range change {
 		c[k] = v
 	}
-	return is.good(c)
+	return is.Good(c)
 }
 
 // far is the backend. It keeps what its handlers see of the tenant.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tenantmesh/tenantmesh/audit"
 	"github.com/tenantmesh/tenantmesh/edge"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -68,19 +69,19 @@ func TestHTTPRefuses(t *testing.T) {
 	w, one, two := mesh(t)
 	o, next := new(originator), new(handler)
 	h := edge.HTTP(w.v, o, next)
-	for _, a := range attacks(one, two) {
-		t.Run(a.name, func(t *testing.T) {
+	for _, a := range attacktest.TokenAttacks(one, two) {
+		t.Run(a.Name, func(t *testing.T) {
 			rec := httptest.NewRecorder()
-			h.ServeHTTP(rec, get(a.token))
-			w.wantDenied(t, a.token, "GET /orders/7", a.want)
-			if a.want == tenant.TokenTenant {
+			h.ServeHTTP(rec, get(a.Token))
+			w.wantDenied(t, a.Token, "GET /orders/7", a.Want)
+			if a.Want == tenant.TokenTenant {
 				if rec.Code != 403 || rec.Body.String() != `{"title":"Forbidden","status":403,"reason":"TOKEN_TENANT"}` {
 					t.Errorf("answered %d %s", rec.Code, rec.Body)
 				}
 			} else if rec.Code != 401 || rec.Body.String() != fixedBody || rec.Header().Get("WWW-Authenticate") != `Bearer error="invalid_token"` {
 				t.Errorf("answered %d %v %s", rec.Code, rec.Header(), rec.Body)
 			}
-			noLeak(t, a.token, rec.Body.String())
+			noLeak(t, a.Token, rec.Body.String())
 		})
 	}
 	if next.calls != 0 || o.last.Load() != nil {
@@ -92,7 +93,7 @@ func TestHTTPAuthorization(t *testing.T) {
 	w, one, _ := mesh(t)
 	next := new(handler)
 	h := edge.HTTP(w.v, new(originator), next)
-	good := one.good(nil)
+	good := one.Good(nil)
 	for _, c := range []struct {
 		name   string
 		values []string
@@ -162,7 +163,7 @@ func TestHTTPHeaders(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.sink.take()
-			r := get(one.good(nil))
+			r := get(one.Good(nil))
 			r.Header.Set(c.header, c.value)
 			r.Header.Set("Accept-Language", "mi")
 			r.Trailer = http.Header{c.header: {c.value}}
@@ -178,7 +179,7 @@ func TestHTTPHeaders(t *testing.T) {
 			if c.claimed != "" && (len(list) != 1 || list[0].Claimed != c.claimed || !list[0].Allowed || list[0].Tenant != "acme" || !list[0].Proven) {
 				t.Errorf("events are %+v, want one that names %q", list, c.claimed)
 			}
-			noLeak(t, one.good(nil), asJSON(list...), w.log.String())
+			noLeak(t, one.Good(nil), asJSON(list...), w.log.String())
 			got := next.last.Header
 			if got.Get("Authorization") != "" || got.Get("Accept-Language") != "mi" || c.header != "Baggage" && len(got) != 1 {
 				t.Errorf("the handler sees %v", got)
@@ -213,7 +214,7 @@ func TestHTTPOriginateFails(t *testing.T) {
 		t.Run(c.reason, func(t *testing.T) {
 			next := new(handler)
 			rec := httptest.NewRecorder()
-			edge.HTTP(w.v, &originator{err: c.err}, next).ServeHTTP(rec, get(one.good(nil)))
+			edge.HTTP(w.v, &originator{err: c.err}, next).ServeHTTP(rec, get(one.Good(nil)))
 			if rec.Code != c.status || !strings.Contains(rec.Body.String(), `"reason":"`+c.reason+`"`) || next.calls != 0 {
 				t.Errorf("answered %d %s", rec.Code, rec.Body)
 			}
@@ -227,7 +228,7 @@ func TestHTTPOriginateFails(t *testing.T) {
 
 func TestHTTPKeysUnavailable(t *testing.T) {
 	w, is, token := oneIssuer(t)
-	is.answer(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
+	is.Answer(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
 	rec := httptest.NewRecorder()
 	edge.HTTP(w.v, new(originator), new(handler)).ServeHTTP(rec, get(token))
 	w.wantDenied(t, token, "GET /orders/7", tenant.KeysUnavailable)
@@ -245,12 +246,12 @@ func TestHTTPSinkFails(t *testing.T) {
 	h := edge.HTTP(w.v, o, next)
 
 	rec := httptest.NewRecorder()
-	h.ServeHTTP(rec, get(one.good(claims{"aud": "x"})))
+	h.ServeHTTP(rec, get(one.Good(claims{"aud": "x"})))
 	if rec.Code != 401 {
 		t.Errorf("a bad token is answered %d", rec.Code)
 	}
 	rec = httptest.NewRecorder()
-	r := get(one.good(nil))
+	r := get(one.Good(nil))
 	r.Header.Set("X-Tenant-Id", "globex")
 	h.ServeHTTP(rec, r)
 	if rec.Code != 503 || !strings.Contains(rec.Body.String(), "AUDIT_UNAVAILABLE") {

@@ -14,6 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/tenantmesh/tenantmesh/edge"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -25,7 +26,7 @@ var limits = edge.KeyLimits{
 func oneIssuer(t *testing.T) (*world, *issuer, string) {
 	is := newIssuer(t, jwk("k1", "RS256", rsaKeys[0]().Public()))
 	w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience}}, Keys: limits})
-	return w, is, is.good(claims{"exp": start.Add(24 * time.Hour).Unix()})
+	return w, is, is.Good(claims{"exp": start.Add(24 * time.Hour).Unix()})
 }
 
 func TestKeysAreNotFetchedPerRequest(t *testing.T) {
@@ -42,41 +43,41 @@ func TestKeysAreNotFetchedPerRequest(t *testing.T) {
 		wg.Wait()
 		w.clock.Add(limits.RefreshAfter - 1)
 		w.wantAccepted(t, token)
-		if n := is.fetches.Load(); n != 1 {
+		if n := is.Fetches.Load(); n != 1 {
 			t.Errorf("%d fetches, want 1", n)
 		}
 		w.clock.Add(1)
 		w.wantAccepted(t, token)
 		w.v.WaitFetches()
-		if n := is.fetches.Load(); n != 2 {
+		if n := is.Fetches.Load(); n != 2 {
 			t.Errorf("%d fetches after RefreshAfter, want 2", n)
 		}
 	})
 	t.Run("T2 bounded refetch", func(t *testing.T) {
 		w, is, token := oneIssuer(t)
 		w.wantAccepted(t, token)
-		rotated := is.token(jose.ES256, "k2", ecKey(), nil)
-		is.publish(jwk("k1", "RS256", rsaKeys[0]().Public()), jwk("k2", "ES256", ecKey().Public()))
+		rotated := is.Token(jose.ES256, "k2", attacktest.ECKey(), nil)
+		is.Publish(jwk("k1", "RS256", rsaKeys[0]().Public()), jwk("k2", "ES256", attacktest.ECKey().Public()))
 		for i := range 50 {
-			w.wantReason(t, is.headed(claims{"kid": fmt.Sprint("x", i)}), tenant.TokenKeyUnknown)
+			w.wantReason(t, is.Headed(claims{"kid": fmt.Sprint("x", i)}), tenant.TokenKeyUnknown)
 		}
 		w.wantReason(t, rotated, tenant.TokenKeyUnknown)
-		if n := is.fetches.Load(); n != 1 {
+		if n := is.Fetches.Load(); n != 1 {
 			t.Errorf("%d fetches within the interval, want 1", n)
 		}
 		w.clock.Add(limits.RefreshInterval)
 		w.wantAccepted(t, rotated)
-		w.wantReason(t, is.headed(claims{"kid": "x"}), tenant.TokenKeyUnknown)
-		if n := is.fetches.Load(); n != 2 {
+		w.wantReason(t, is.Headed(claims{"kid": "x"}), tenant.TokenKeyUnknown)
+		if n := is.Fetches.Load(); n != 2 {
 			t.Errorf("%d fetches, want 2", n)
 		}
 	})
 	t.Run("T10 a token that is malformed causes no fetch", func(t *testing.T) {
 		w, is, _ := oneIssuer(t)
-		w.wantReason(t, is.headed(claims{"alg": "none"}), tenant.TokenAlgorithm)
-		w.wantReason(t, is.headed(claims{"kid": nil}), tenant.TokenKeyUnknown)
-		w.wantReason(t, is.headed(claims{"jku": "x"}), tenant.TokenHeader)
-		if n := is.fetches.Load(); n != 0 {
+		w.wantReason(t, is.Headed(claims{"alg": "none"}), tenant.TokenAlgorithm)
+		w.wantReason(t, is.Headed(claims{"kid": nil}), tenant.TokenKeyUnknown)
+		w.wantReason(t, is.Headed(claims{"jku": "x"}), tenant.TokenHeader)
+		if n := is.Fetches.Load(); n != 0 {
 			t.Errorf("%d fetches, want 0", n)
 		}
 	})
@@ -85,7 +86,7 @@ func TestKeysAreNotFetchedPerRequest(t *testing.T) {
 func TestWithdrawnKey(t *testing.T) {
 	w, is, token := oneIssuer(t)
 	w.wantAccepted(t, token)
-	is.publish()
+	is.Publish()
 	w.clock.Add(limits.RefreshAfter)
 	w.wantReason(t, token, tenant.TokenKeyUnknown) // by the very request that finds the keys due
 }
@@ -94,7 +95,7 @@ func TestWithdrawnKey(t *testing.T) {
 func TestClockSetBack(t *testing.T) {
 	w, is, token := oneIssuer(t)
 	w.wantAccepted(t, token)
-	is.publish()
+	is.Publish()
 	w.clock.Add(-time.Second)
 	w.wantReason(t, token, tenant.TokenKeyUnknown)
 }
@@ -147,9 +148,9 @@ func TestKeysEndpointFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, is, token := oneIssuer(t)
-			good := is.jwks.Load().(http.HandlerFunc)
+			good := is.Answers()
 			w.wantAccepted(t, token)
-			is.answer(answer)
+			is.Answer(answer)
 			for age := limits.RefreshAfter; age < limits.MaxKeyAge; age += 10 * time.Minute {
 				w.clock.Set(start.Add(age))
 				w.wantAccepted(t, token)
@@ -160,12 +161,12 @@ func TestKeysEndpointFails(t *testing.T) {
 			w.v.WaitFetches()
 			w.clock.Set(start.Add(limits.MaxKeyAge))
 			w.wantReason(t, token, tenant.KeysUnavailable)
-			before := is.fetches.Load()
+			before := is.Fetches.Load()
 			w.wantReason(t, token, tenant.KeysUnavailable)
-			if is.fetches.Load() != before {
+			if is.Fetches.Load() != before {
 				t.Error("fetched again within the interval")
 			}
-			is.answer(good)
+			is.Answer(good)
 			w.clock.Add(limits.RefreshInterval)
 			w.wantAccepted(t, token)
 			noLeak(t, token, w.log.String())
@@ -179,11 +180,11 @@ func TestKeysEndpointSlow(t *testing.T) {
 	patient.Timeout = time.Hour // so that who waits for the fetch hangs
 	w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience}}, Keys: patient, Client: new(http.Client)})
 	w.wantAccepted(t, token)
-	is.answer(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
+	is.Answer(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
 	w.clock.Add(limits.RefreshAfter)
 	w.wantAccepted(t, token) // the issuer is now known to fail
 	entered := make(chan struct{}, 1)
-	is.answer(func(w http.ResponseWriter, r *http.Request) {
+	is.Answer(func(w http.ResponseWriter, r *http.Request) {
 		entered <- struct{}{}
 		<-r.Context().Done()
 	})
@@ -209,9 +210,9 @@ func TestKeysEndpointSlow(t *testing.T) {
 
 func TestKeysOneFetchAtATime(t *testing.T) {
 	w, is, token := oneIssuer(t)
-	good := is.jwks.Load().(http.HandlerFunc)
+	good := is.Answers()
 	entered, release := make(chan struct{}, 2), make(chan struct{})
-	is.answer(func(w http.ResponseWriter, r *http.Request) {
+	is.Answer(func(w http.ResponseWriter, r *http.Request) {
 		entered <- struct{}{}
 		<-release
 		good(w, r)
@@ -233,7 +234,7 @@ func TestKeysOneFetchAtATime(t *testing.T) {
 		t.Errorf("who waits for the fetch gets %v", err)
 	}
 	w.v.WaitFetches()
-	if n := is.fetches.Load(); n != 1 {
+	if n := is.Fetches.Load(); n != 1 {
 		t.Errorf("T10: %d fetches, want 1", n)
 	}
 }
@@ -243,7 +244,7 @@ func TestKeysTimeout(t *testing.T) {
 	short := limits
 	short.Timeout = time.Millisecond
 	w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience}}, Keys: short, Client: new(http.Client)})
-	is.answer(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	is.Answer(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if _, err := w.v.Verify(ctx, token); tenant.ReasonOf(err) != tenant.KeysUnavailable || ctx.Err() != nil {
@@ -253,12 +254,12 @@ func TestKeysTimeout(t *testing.T) {
 
 func TestKeysRedirected(t *testing.T) {
 	_, is, token := oneIssuer(t)
-	keys := is.jwks.Load().(http.HandlerFunc)
+	keys := is.Answers()
 	for n, want := range map[int]tenant.Reason{1: "", 3: "", 4: tenant.KeysUnavailable} {
 		t.Run(fmt.Sprintf("T10 redirected %d times", n), func(t *testing.T) {
 			w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience}}})
 			left := n
-			is.answer(func(w http.ResponseWriter, r *http.Request) {
+			is.Answer(func(w http.ResponseWriter, r *http.Request) {
 				if left--; left >= 0 {
 					http.Redirect(w, r, is.URL+"/jwks", http.StatusFound)
 					return
@@ -354,7 +355,7 @@ func TestDiscovery(t *testing.T) {
 				Issuers: []edge.Issuer{{URL: url, Audience: audience}},
 				Client:  &http.Client{Transport: anywhere{m, keys}},
 			}
-			token := is.good(claims{"iss": url})
+			token := is.Good(claims{"iss": url})
 			newWorld(t, cfg).wantAccepted(t, token)
 			change(m)
 			newWorld(t, cfg).wantReason(t, token, tenant.KeysUnavailable)

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,23 +19,24 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/tenantmesh/tenantmesh/edge"
+	"github.com/tenantmesh/tenantmesh/internal/attacktest"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
 func TestVerifyRefuses(t *testing.T) {
 	w, one, two := mesh(t)
-	for _, a := range attacks(one, two) {
-		t.Run(a.name, func(t *testing.T) {
-			c, err := w.v.Verify(t.Context(), a.token)
-			if c != nil || tenant.ReasonOf(err) != a.want {
-				t.Fatalf("Verify = %v, %v; want %s", c, err, a.want)
+	for _, a := range attacktest.TokenAttacks(one, two) {
+		t.Run(a.Name, func(t *testing.T) {
+			c, err := w.v.Verify(t.Context(), a.Token)
+			if c != nil || tenant.ReasonOf(err) != a.Want {
+				t.Fatalf("Verify = %v, %v; want %s", c, err, a.Want)
 			}
 			var e *tenant.Error
 			errors.As(err, &e)
-			noLeak(t, a.token, fmt.Sprintf("%v %+v %#v %v", err, err, e, errors.Unwrap(err)), w.log.String())
+			noLeak(t, a.Token, fmt.Sprintf("%v %+v %#v %v", err, err, e, errors.Unwrap(err)), w.log.String())
 		})
 	}
-	if n := one.fetches.Load(); n > 1 {
+	if n := one.Fetches.Load(); n > 1 {
 		t.Errorf("%d fetches of keys, want at most 1: several unknown kids within one interval", n)
 	}
 }
@@ -58,28 +60,28 @@ func TestVerifyAccepts(t *testing.T) {
 	w, one, two := mesh(t)
 	at := func(d time.Duration) int64 { return start.Add(d).Unix() }
 	for _, c := range []struct{ name, token string }{
-		{"RS256", one.good(nil)},
-		{"ES256", one.token(jose.ES256, "e1", ecKey(), nil)},
-		{"PS256 with a key without alg", one.token(jose.PS256, "any", rsaKeys[0](), nil)},
-		{"a key for verifying", one.token(jose.RS256, "verify", rsaKeys[0](), nil)},
-		{"a key that is listed twice", one.token(jose.RS256, "same", rsaKeys[0](), nil)},
-		{"T3 application/at+jwt", one.headed(claims{"typ": "application/AT+JWT"})},
-		{"T6 exp just within the leeway", one.good(claims{"iat": at(-time.Hour), "exp": at(-9 * time.Second)})},
-		{"T6 iat at the edge of the leeway", one.good(claims{"iat": at(10 * time.Second)})},
-		{"T6 nbf at the edge of the leeway", one.good(claims{"nbf": at(10 * time.Second)})},
-		{"T6 fractions", one.good(claims{"exp": float64(at(time.Hour)) + 0.5})},
-		{"T6 lives exactly 24 hours", one.good(claims{"exp": at(24 * time.Hour)})},
-		{"T7 a list of one audience", one.good(claims{"aud": []string{audience}})},
-		{"T7 a tenant that the issuer is accepted for", sign2(two.payload(nil))},
-		{"T8 nested 16 deep", one.good(claims{"x": nested(15)})},
-		{"T8 brackets in a text", one.good(claims{"x": strings.Repeat("[", 64), "y": strings.Repeat(`"{`, 64)})},
-		{"T8 a sub of 512 bytes", one.good(claims{"sub": strings.Repeat("s", 512)})},
-		{"case variants that mean nothing", one.good(claims{"Email": "x", "eMail": "y"})},
+		{"RS256", one.Good(nil)},
+		{"ES256", one.Token(jose.ES256, "e1", attacktest.ECKey(), nil)},
+		{"PS256 with a key without alg", one.Token(jose.PS256, "any", rsaKeys[0](), nil)},
+		{"a key for verifying", one.Token(jose.RS256, "verify", rsaKeys[0](), nil)},
+		{"a key that is listed twice", one.Token(jose.RS256, "same", rsaKeys[0](), nil)},
+		{"T3 application/at+jwt", one.Headed(claims{"typ": "application/AT+JWT"})},
+		{"T6 exp just within the leeway", one.Good(claims{"iat": at(-time.Hour), "exp": at(-9 * time.Second)})},
+		{"T6 iat at the edge of the leeway", one.Good(claims{"iat": at(10 * time.Second)})},
+		{"T6 nbf at the edge of the leeway", one.Good(claims{"nbf": at(10 * time.Second)})},
+		{"T6 fractions", one.Good(claims{"exp": float64(at(time.Hour)) + 0.5})},
+		{"T6 lives exactly 24 hours", one.Good(claims{"exp": at(24 * time.Hour)})},
+		{"T7 a list of one audience", one.Good(claims{"aud": []string{audience}})},
+		{"T7 a tenant that the issuer is accepted for", sign2(two.Payload(nil))},
+		{"T8 nested 16 deep", one.Good(claims{"x": attacktest.Nested(15)})},
+		{"T8 brackets in a text", one.Good(claims{"x": strings.Repeat("[", 64), "y": strings.Repeat(`"{`, 64)})},
+		{"T8 a sub of 512 bytes", one.Good(claims{"sub": strings.Repeat("s", 512)})},
+		{"case variants that mean nothing", one.Good(claims{"Email": "x", "eMail": "y"})},
 	} {
 		t.Run(c.name, func(t *testing.T) { w.wantAccepted(t, c.token) })
 	}
 
-	c, err := w.v.Verify(t.Context(), one.good(nil))
+	c, err := w.v.Verify(t.Context(), one.Good(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +100,7 @@ func TestVerifyAccepts(t *testing.T) {
 // The exact instant at which a token expires, on both sides.
 func TestExpiryIsExact(t *testing.T) {
 	w, one, _ := mesh(t)
-	token := one.good(nil)
+	token := one.Good(nil)
 	edge := start.Add(time.Hour + 10*time.Second) // exp and the leeway
 	w.clock.Set(edge.Add(-time.Nanosecond))
 	w.wantAccepted(t, token)
@@ -111,12 +113,12 @@ func TestOtherClaimNames(t *testing.T) {
 	w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{
 		URL: is.URL, JWKSURL: is.URL + "/jwks", Audience: audience, TenantClaim: "https://example/org", ScopeClaim: "scp",
 	}}})
-	c, err := w.v.Verify(t.Context(), is.good(claims{"https://example/org": "globex", "scp": []string{"b", "a"}}))
+	c, err := w.v.Verify(t.Context(), is.Good(claims{"https://example/org": "globex", "scp": []string{"b", "a"}}))
 	if err != nil || c.Tenant.String() != "globex" || !slices.Equal(c.Scopes, []string{"a", "b"}) {
 		t.Fatalf("Verify = %v, %v", c, err)
 	}
-	w.wantReason(t, is.good(claims{"HTTPS://example/org": "acme", "https://example/org": "globex"}), tenant.TokenMalformed)
-	w.wantReason(t, is.good(nil), tenant.TokenClaimMissing)
+	w.wantReason(t, is.Good(claims{"HTTPS://example/org": "acme", "https://example/org": "globex"}), tenant.TokenMalformed)
+	w.wantReason(t, is.Good(nil), tenant.TokenClaimMissing)
 }
 
 // Each algorithm that may be allowed is accepted where it is, and nowhere else.
@@ -128,7 +130,7 @@ func TestAlgorithms(t *testing.T) {
 		t.Fatal(err)
 	}
 	is := newIssuer(t,
-		jwk("rsa", "", rsaKeys[0]().Public()), jwk("p256", "", ecKey().Public()), jwk("p384", "", p384.Public()),
+		jwk("rsa", "", rsaKeys[0]().Public()), jwk("p256", "", attacktest.ECKey().Public()), jwk("p384", "", p384.Public()),
 		jwk("p521", "", p521.Public()), jwk("ed", "", public),
 		json.RawMessage(`{"kty":"OKP","kid":"another","KID":"ed"}`),
 	)
@@ -140,9 +142,9 @@ func TestAlgorithms(t *testing.T) {
 	}{
 		{jose.RS256, "rsa", rsaKeys[0]()}, {jose.RS384, "rsa", rsaKeys[0]()}, {jose.RS512, "rsa", rsaKeys[0]()},
 		{jose.PS256, "rsa", rsaKeys[0]()}, {jose.PS384, "rsa", rsaKeys[0]()}, {jose.PS512, "rsa", rsaKeys[0]()},
-		{jose.ES256, "p256", ecKey()}, {jose.ES384, "p384", p384}, {jose.ES512, "p521", p521}, {jose.EdDSA, "ed", ed},
+		{jose.ES256, "p256", attacktest.ECKey()}, {jose.ES384, "p384", p384}, {jose.ES512, "p521", p521}, {jose.EdDSA, "ed", ed},
 	} {
-		tokens[string(a.alg)] = is.token(a.alg, a.kid, a.key, nil)
+		tokens[string(a.alg)] = is.Token(a.alg, a.kid, a.key, nil)
 	}
 	for allowed := range tokens {
 		w := newWorld(t, edge.Config{Issuers: []edge.Issuer{{URL: is.URL, Audience: audience, Algorithms: []string{allowed}}}})
@@ -161,17 +163,17 @@ func TestAlgorithms(t *testing.T) {
 // T8: what is refused for its size or shape costs at most 64 KiB.
 func TestAllocations(t *testing.T) {
 	w, one, two := mesh(t)
-	w.wantAccepted(t, one.good(nil)) // the keys are there
-	for _, a := range attacks(one, two) {
-		if !strings.HasPrefix(a.name, "T8") {
+	w.wantAccepted(t, one.Good(nil)) // the keys are there
+	for _, a := range attacktest.TokenAttacks(one, two) {
+		if !strings.HasPrefix(a.Name, "T8") {
 			continue
 		}
-		t.Run(a.name, func(t *testing.T) {
+		t.Run(a.Name, func(t *testing.T) {
 			const runs = 20
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			for range runs {
-				w.v.Verify(t.Context(), a.token)
+				w.v.Verify(t.Context(), a.Token)
 			}
 			runtime.ReadMemStats(&after)
 			if n := (after.TotalAlloc - before.TotalAlloc) / runs; n > 64<<10 {
@@ -254,22 +256,22 @@ func TestConfiguration(t *testing.T) {
 // has the private key.
 func FuzzVerify(f *testing.F) {
 	one, two := newIssuer(f), newIssuer(f)
-	seeds := attacks(one, two)
+	seeds := attacktest.TokenAttacks(one, two)
 	if len(seeds) == 0 {
 		f.Fatal("no seeds")
 	}
 	for _, a := range seeds {
-		if len(a.token) < 32<<10 {
-			f.Add(a.token)
+		if len(a.Token) < 32<<10 {
+			f.Add(a.Token)
 		}
 	}
-	f.Add(one.good(nil))
+	f.Add(one.Good(nil))
 	for _, token := range vectorTokens(f) {
 		if len(token) < 32<<10 {
 			f.Add(token)
 		}
 	}
-	stranger := newIssuer(f, jwk("k1", "", otherEC().Public()), jwk("any", "", newRSA().Public()))
+	stranger := newIssuer(f, jwk("k1", "", otherEC().Public()), jwk("any", "", must(rsa.GenerateKey(rand.Reader, 2048)).Public()))
 	w := newWorld(f, edge.Config{
 		Issuers: []edge.Issuer{{URL: one.URL, JWKSURL: stranger.URL + "/jwks", Audience: audience}},
 		Client:  http.DefaultClient,
@@ -287,5 +289,5 @@ func FuzzVerify(f *testing.F) {
 
 // sign2 signs for the second issuer of [mesh].
 func sign2(c claims) string {
-	return signed(rsaKeys[1](), b64([]byte(`{"alg":"RS256","kid":"k1","typ":"JWT"}`))+"."+b64(marshal(c)))
+	return attacktest.SignTokenBy(rsaKeys[1](), `{"alg":"RS256","kid":"k1","typ":"JWT"}`, string(marshal(c)))
 }
