@@ -105,7 +105,9 @@ func runDemo(ctx context.Context, args []string) (err error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, fmt.Errorf("the demo took longer than %s", s.timeout))
 	defer cancel()
-	out := newPrinter(os.Stdout)
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	out := newPrinter(os.Stdout, abort)
 
 	m, err := newMesh(s)
 	if err != nil {
@@ -124,8 +126,6 @@ func runDemo(ctx context.Context, args []string) (err error) {
 	out.line("%s", out.paint(dim, "started "+m.processes()))
 
 	// A process that dies ends the demo.
-	ctx, abort := context.WithCancelCause(ctx)
-	defer abort(nil)
 	for _, p := range m.all {
 		go func() {
 			<-p.exited

@@ -47,9 +47,11 @@ var roles = map[string]func(context.Context, []string) error{
 }
 
 func main() {
-	// Also when the terminal or whoever reads our output goes: there are
-	// processes and files to take along.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	// Also when the terminal goes: there are processes and files to take along.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// When who reads our output goes, writing fails. Nobody is notified of this signal: a
+	// connection that the other end has closed would raise it too.
+	signal.Ignore(syscall.SIGPIPE)
 	err := run(ctx, os.Args[1:])
 	stop()
 	switch {

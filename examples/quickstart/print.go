@@ -10,14 +10,15 @@ import (
 // printer prints the demo's lines, in colour on a terminal.
 type printer struct {
 	w      io.Writer
+	failed func(error) // is called when nobody reads it
 	colour bool
 }
 
 // newPrinter returns one for a file. It honours NO_COLOR (no-color.org).
-func newPrinter(f *os.File) *printer {
+func newPrinter(f *os.File, failed func(error)) *printer {
 	info, err := f.Stat()
 	terminal := err == nil && info.Mode()&os.ModeCharDevice != 0
-	return &printer{w: f, colour: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return &printer{w: f, failed: failed, colour: terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
 // The colours, as SGR parameters (ECMA-48).
@@ -35,7 +36,11 @@ func (p *printer) paint(sgr, s string) string {
 	return "\x1b[" + sgr + "m" + s + "\x1b[0m"
 }
 
-func (p *printer) line(format string, args ...any) { fmt.Fprintf(p.w, format+"\n", args...) }
+func (p *printer) line(format string, args ...any) {
+	if _, err := fmt.Fprintf(p.w, format+"\n", args...); err != nil {
+		p.failed(err)
+	}
+}
 
 // step prints how one step ended.
 func (p *printer) step(n, of int, word, sgr string, s step, o outcome) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,7 @@ type demo struct {
 	*exec.Cmd
 	tmp            string
 	stdout, stderr bytes.Buffer
+	out            io.ReadCloser // the pipe of stdout, where a test reads that itself
 }
 
 func newDemo(t *testing.T, args ...string) *demo {
@@ -182,6 +184,9 @@ func TestDemoEnds(t *testing.T) {
 		{"SIGTERM", func(_ *testing.T, d *demo, _ map[string]int) error { return d.Process.Signal(syscall.SIGTERM) }, false, "terminated"},
 		{"SIGINT", func(_ *testing.T, d *demo, _ map[string]int) error { return d.Process.Signal(syscall.SIGINT) }, false, "interrupt"},
 		{"SIGKILL", func(_ *testing.T, d *demo, _ map[string]int) error { return d.Process.Kill() }, true, ""},
+		{"nobody reads", func(_ *testing.T, d *demo, _ map[string]int) error {
+			return d.out.Close()
+		}, false, "broken pipe"},
 		{"a child dies", func(_ *testing.T, _ *demo, pids map[string]int) error {
 			return syscall.Kill(pids["inventory"], syscall.SIGKILL)
 		}, false, "inventory (pid"},
@@ -190,10 +195,15 @@ func TestDemoEnds(t *testing.T) {
 			t.Parallel()
 			d := newDemo(t, "--steps", "7,8") // it runs for some seconds
 			started := newLineWaiter("started ")
-			d.Stdout = started
+			d.Stdout = nil
+			var err error
+			if d.out, err = d.StdoutPipe(); err != nil {
+				t.Fatal(err)
+			}
 			if err := d.Start(); err != nil {
 				t.Fatal(err)
 			}
+			go func() { _, _ = io.Copy(started, d.out) }()
 			var line string
 			select {
 			case line = <-started.found:
@@ -280,7 +290,7 @@ func TestPrinter(t *testing.T) {
 				t.Skip(err)
 			}
 			defer f.Close()
-			if got := newPrinter(f).colour; got != c.want {
+			if got := newPrinter(f, nil).colour; got != c.want {
 				t.Errorf("colour is %t, want %t", got, c.want)
 			}
 		})
