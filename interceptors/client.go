@@ -66,19 +66,19 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 	}
 	c.g.signing.calls.Add(1)
 	defer c.g.signing.calls.Add(-1)
-	var header metadata.MD
-	ask := c.asks.Load() > 0
-	if ask {
-		opts = append(slices.Clone(opts), grpc.Header(&header))
+	var header *metadata.MD // nil: nobody asks
+	if c.asks.Load() > 0 {
+		header = new(metadata.MD)
+		opts = append(slices.Clone(opts), grpc.Header(header))
 	}
 	err = invoke(out, method, req, reply, cc, opts...)
 	out.over(err == nil)
 	if err != nil {
 		return err
 	}
-	if conn := out.attempt.Load(); ask && conn != nil {
+	if conn := out.attempt.Load(); header != nil && conn != nil {
 		c.asks.Add(-1)
-		c.sentOn(conn).learn(header)
+		c.sentOn(conn).learn(*header)
 	}
 	if _, err := out.check(ctx, reply, fields.ClientReceives); err != nil {
 		empty(reply)
