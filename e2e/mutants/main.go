@@ -91,14 +91,10 @@ func run(ctx context.Context, out io.Writer, root, dir, only string, which part)
 		trees <- dir
 	}
 	// in runs f in a tree of its own, as soon as one is free.
-	in := func(f func(tree string) result) chan result {
-		c := make(chan result, 1)
-		go func() {
-			tree := <-trees
-			c <- f(tree)
-			trees <- tree
-		}()
-		return c
+	in := func(f func(tree string)) {
+		tree := <-trees
+		f(tree)
+		trees <- tree
 	}
 
 	// A test that fails anyway, or does not run, proves nothing. Those of a package run at once.
@@ -114,25 +110,22 @@ func run(ctx context.Context, out io.Writer, root, dir, only string, which part)
 	var wg sync.WaitGroup
 	for _, b := range unchanged {
 		wg.Go(func() {
-			tree := <-trees
-			b.sum, b.output, b.err = b.all.test(ctx, tree, "10m")
-			trees <- tree
+			in(func(tree string) { b.sum, b.output, b.err = b.all.test(ctx, tree, "10m") })
 		})
 	}
 	wg.Wait()
 	results := make([]chan result, len(mutants))
 	for i, m := range mutants {
+		results[i] = make(chan result, 1)
 		if r := unchanged[m.test.pkg].green(m.test); r.err != nil {
-			results[i] = make(chan result, 1)
 			results[i] <- r
 			continue
 		}
-		results[i] = in(func(tree string) result {
-			if !which.holds(i) {
-				return m.applies(ctx, tree)
-			}
-			return m.try(ctx, tree)
-		})
+		try := m.try
+		if !which.holds(i) {
+			try = m.applies
+		}
+		go in(func(tree string) { results[i] <- try(ctx, tree) })
 	}
 
 	passed, failed, others := 0, 0, 0
