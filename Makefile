@@ -21,7 +21,7 @@ STAMP := $(BIN)/.stamp
 MODULES := $(patsubst %/go.mod,%,$(shell find . -name go.mod -not -path './tools/*' -not -path './.*/*' -not -path '*/testdata/*'))
 
 # Debian packages that tests start as programs, such as a database.
-DEB_PACKAGES :=
+DEB_PACKAGES := postgresql pgbouncer
 
 # In CI every test runs, whatever the cache remembers.
 TEST_FLAGS := -race -timeout 15m $(if $(CI),-count=1)

@@ -71,6 +71,7 @@ var table = []row{
 	{pkg: "data/cache/...", imports: slices.Concat(spiffeID, []string{"github.com/redis/go-redis/v9", "github.com/maypok86/otter/v2"}), drivers: true},
 	{pkg: "data/queue/...", imports: slices.Concat(protobuf, spiffeID, []string{"github.com/nats-io/nats.go", "github.com/twmb/franz-go"}), drivers: true},
 	{pkg: "tenanttest", imports: slices.Concat(grpc, spiffe)},
+	{pkg: "internal/pgtest", imports: []string{"github.com/jackc/pgx/v5"}, drivers: true}, // only for tests
 	{pkg: "cmd/...", imports: anything, drivers: true},
 	{pkg: "conformance/...", imports: slices.Concat(protobuf, spiffe)},
 	{pkg: "proto/...", imports: grpc}, // of the examples
@@ -82,7 +83,7 @@ var table = []row{
 // importers lists who may import the packages that not everybody may.
 var importers = map[string][]string{
 	// Who can make a verified tenant context: the packages that verify, and tenant, which reads it.
-	"internal/mint": {"tenant", "interceptors"},
+	"internal/mint": {"tenant", "interceptors", "tenanttest"},
 	// The checks of an X.509-SVID.
 	"internal/leaf": {"svid", "svid/devdomain", "hop", "policy", "interceptors"},
 	// What a .proto says of its fields.

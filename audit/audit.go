@@ -25,6 +25,8 @@ const (
 	Originate Point = "originate"
 	// Edge: an external token arrived.
 	Edge Point = "edge"
+	// Data: a database, a cache or a queue was about to be used.
+	Data Point = "data"
 )
 
 // Event is one decision, allowed or denied. It never holds a token, a key, a

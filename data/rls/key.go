@@ -1,0 +1,93 @@
+package rls
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Key signs proofs. It does not show in any format, and the zero Key signs none.
+type Key struct {
+	id     string
+	secret []byte
+}
+
+// secretLen is the length of a key's secret in bytes.
+const secretLen = 32
+
+var keyID = regexp.MustCompile(`\A[a-z0-9][a-z0-9_-]{0,31}\z`)
+
+// NewKey makes a random key with an ID of 1 to 32 of a-z, 0-9 and, behind the first, '_' and '-'.
+func NewKey(id string) (Key, error) {
+	secret := make([]byte, secretLen)
+	_, _ = rand.Read(secret) // it never fails
+	return ParseKey(id + ":" + hex.EncodeToString(secret))
+}
+
+// ParseKey reads a key from what [Key.Text] wrote: its ID, ":" and 64 hexadecimal digits.
+func ParseKey(text string) (Key, error) {
+	id, digits, _ := strings.Cut(strings.TrimSuffix(text, "\n"), ":")
+	secret, err := hex.DecodeString(digits)
+	if err != nil || len(secret) != secretLen || !keyID.MatchString(id) {
+		return Key{}, errors.New("rls: a key is an ID of a-z, 0-9, '_' and '-', then ':' and 64 hexadecimal digits") // says nothing of the text
+	}
+	return Key{id, secret}, nil
+}
+
+// ID returns the key's ID.
+func (k Key) ID() string { return k.id }
+
+// IsZero reports whether k is the zero Key.
+func (k Key) IsZero() bool { return k.id == "" }
+
+// Text returns the key for a file that only its workloads may read.
+func (k Key) Text() string { return k.id + ":" + hex.EncodeToString(k.secret) }
+
+// InsertSQL returns the statement that makes the database accept proofs by k.
+// The owner of the schema tenantmesh runs it, where statements are not logged.
+func (k Key) InsertSQL() string {
+	return fmt.Sprintf(`INSERT INTO tenantmesh.keys (id, secret) VALUES ('%s', '\x%x');`, k.id, k.secret)
+}
+
+// DeleteSQL returns the statement that ends the acceptance of proofs by k.
+func (k Key) DeleteSQL() string {
+	return fmt.Sprintf(`DELETE FROM tenantmesh.keys WHERE id = '%s';`, k.id)
+}
+
+// Format implements [fmt.Formatter] so that no verb shows the secret.
+func (k Key) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "rls.Key(%s)", k.id) }
+
+// uid is the form of a uid in the policy. It lets nothing into a proof that ends a field or a literal.
+var uid = regexp.MustCompile(`\A[A-Za-z0-9._:-]{1,128}\z`)
+
+func validUID(s string) bool { return uid.MatchString(s) }
+
+// proof is the statement that the database verifies:
+//
+//	1/KEY/EXPIRY/NONCE/TENANT/UID/MAC
+//
+// EXPIRY in seconds since 1970, MAC the hexadecimal HMAC-SHA-256 of all before its slash.
+func (k Key) proof(expires time.Time, tenant, uid string) string {
+	b := make([]byte, 0, 256)
+	b = append(b, "1/"...)
+	b = append(b, k.id...)
+	b = append(b, '/')
+	b = strconv.AppendInt(b, expires.Unix(), 10)
+	b = append(b, '/')
+	b = append(b, rand.Text()...)
+	b = append(b, '/')
+	b = append(b, tenant...)
+	b = append(b, '/')
+	b = append(b, uid...)
+	mac := hmac.New(sha256.New, k.secret)
+	mac.Write(b)
+	b = append(b, '/')
+	return string(hex.AppendEncode(b, mac.Sum(nil)))
+}
