@@ -30,6 +30,7 @@ FUZZTIME ?= 10s
 ONLY ?=
 PART ?= 1/1
 BENCHFLAGS ?=
+E2EFLAGS ?=
 
 .PHONY: help
 help: ## Lists these targets.
@@ -116,12 +117,11 @@ fuzz: ## Runs every fuzz target for FUZZTIME (10s) each.
 		(cd $$(dirname $$file) && go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x .); \
 	done <<<"$$targets"
 
-# The packages under e2e that hold end-to-end tests; mutants and internal hold the tools of make.
 .PHONY: e2e
-e2e: packages $(BIN)/testcount ## Runs the end-to-end tests alone; make test runs them too.
-	@pkgs=$$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./e2e/... | grep -Ev '/e2e/(mutants|internal)(/|$$)' || true); \
-	if [ -z "$$pkgs" ]; then echo "there are no end-to-end tests yet"; exit 0; fi; \
-	go test $(TEST_FLAGS) -json $$pkgs | $(BIN)/testcount
+e2e: ## Runs the mesh harness, on real SPIRE if SPIRE_BIN_DIR names its programs; E2EFLAGS='-calls 200000 -kills 40' for less.
+	@mkdir -p $(BIN)
+	@go build -o $(BIN)/harness ./e2e/harness
+	@exec $(BIN)/harness $(E2EFLAGS)
 
 .PHONY: bench
 bench: ## Measures calls beside mTLS alone and beside others' checks, for ten minutes; BENCHFLAGS=-short for one.

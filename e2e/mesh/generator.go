@@ -244,25 +244,37 @@ type originated struct {
 
 func (gen *generator) work(worker int) {
 	contexts := map[string]*originated{}
+	pause := leastPause
 	for gen.ctx.Err() == nil {
 		i := gen.taken.Add(1)
-		if gen.g.Calls > 0 && i > gen.g.Calls || !gen.wait(i) {
+		if gen.g.Calls > 0 && i > gen.g.Calls {
+			return
+		}
+		if gen.g.Rate > 0 && !gen.wait(time.Until(gen.began.Add(time.Duration(float64(i)/gen.g.Rate*float64(time.Second))))) {
 			return
 		}
 		c := gen.choose()
 		began := time.Now()
 		err := gen.one(worker, i, c, contexts)
 		gen.account(c, began, err)
+		if err == nil {
+			pause = leastPause
+			continue
+		}
+		if !gen.wait(pause) {
+			return
+		}
+		pause = min(2*pause, mostPause)
 	}
 }
 
-// wait waits until it is the turn of the i-th call. It is false when the load
-// is over.
-func (gen *generator) wait(i uint64) bool {
-	if gen.g.Rate == 0 {
-		return true
-	}
-	due := time.NewTimer(time.Until(gen.began.Add(time.Duration(float64(i) / gen.g.Rate * float64(time.Second)))))
+// The pauses after a call that failed, growing from one to the other, as a client
+// makes them who does not want to be a nuisance.
+const leastPause, mostPause = 10 * time.Millisecond, 160 * time.Millisecond
+
+// wait waits. It is false when the load is over.
+func (gen *generator) wait(d time.Duration) bool {
+	due := time.NewTimer(d)
 	defer due.Stop()
 	select {
 	case <-due.C:

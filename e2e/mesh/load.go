@@ -31,8 +31,11 @@ type RunningLoad struct {
 	pending []Refusal // that nothing explains yet
 	windows []*window
 	last    time.Time // the end of the last refusal
-	by      map[string]uint64
+	by      map[string]*part
 }
+
+// part is what one workload did.
+type part struct{ calls, refused uint64 }
 
 type second struct {
 	right, refused uint64
@@ -53,7 +56,7 @@ const often = 100 * time.Millisecond
 // calls, or by [RunningLoad.Stop].
 func (m *Mesh) StartLoad(ctx context.Context, l Load) (*RunningLoad, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &RunningLoad{m: m, began: time.Now(), cancel: cancel, done: make(chan struct{}), by: map[string]uint64{},
+	r := &RunningLoad{m: m, began: time.Now(), cancel: cancel, done: make(chan struct{}), by: map[string]*part{},
 		result: LoadResult{Name: l.Name, Refusals: map[string]uint64{}, Latency: map[Shape]*Histogram{}}}
 	names := slices.Sorted(maps.Keys(l.By))
 	for _, name := range names {
@@ -116,7 +119,11 @@ func (r *RunningLoad) take(ctx context.Context, name string) (over bool, err err
 	out.Calls += p.Calls
 	out.Right += p.Right
 	out.Wrong += p.Wrong
-	r.by[name] += p.Calls
+	if r.by[name] == nil {
+		r.by[name] = &part{}
+	}
+	r.by[name].calls += p.Calls
+	r.by[name].refused += uint64(len(p.Refusals))
 	if lost := int64(p.Calls) - int64(p.Right) - int64(p.Wrong) - int64(len(p.Refusals)); lost != 0 { //nolint:gosec // few
 		out.Lost += uint64(max(lost, -lost)) //nolint:gosec // not negative
 	}
@@ -184,15 +191,38 @@ type Counts struct {
 	Refusals                     map[string]uint64
 	// LastRefusal is when the last call ended that failed.
 	LastRefusal time.Time
-	// By is how many calls each workload made.
-	By map[string]uint64
+	// By is how many calls each workload made, RefusedTo how many of them failed.
+	By, RefusedTo map[string]uint64
+}
+
+// Since returns what happened since other counts.
+func (c Counts) Since(other Counts) Counts {
+	less := func(a, b map[string]uint64) map[string]uint64 {
+		out := map[string]uint64{}
+		for k, n := range a {
+			if n > b[k] {
+				out[k] = n - b[k]
+			}
+		}
+		return out
+	}
+	c.Calls, c.Right, c.Refused, c.Wrong = c.Calls-other.Calls, c.Right-other.Right, c.Refused-other.Refused, c.Wrong-other.Wrong
+	c.Refusals, c.By, c.RefusedTo = less(c.Refusals, other.Refusals), less(c.By, other.By), less(c.RefusedTo, other.RefusedTo)
+	return c
 }
 
 // Counts returns what happened so far.
 func (r *RunningLoad) Counts() Counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return Counts{r.result.Calls, r.result.Right, r.result.Refused(), r.result.Wrong, maps.Clone(r.result.Refusals), r.last, maps.Clone(r.by)}
+	c := Counts{
+		Calls: r.result.Calls, Right: r.result.Right, Refused: r.result.Refused(), Wrong: r.result.Wrong,
+		Refusals: maps.Clone(r.result.Refusals), LastRefusal: r.last, By: map[string]uint64{}, RefusedTo: map[string]uint64{},
+	}
+	for name, p := range r.by {
+		c.By[name], c.RefusedTo[name] = p.calls, p.refused
+	}
+	return c
 }
 
 // Began returns when the load was started.

@@ -47,6 +47,9 @@ type Mesh struct {
 	proxies []*Proxy
 	mu      sync.Mutex
 	closed  bool
+
+	counting sync.Mutex
+	edges    map[Edge]*Edge // of processes that are gone; the key has no numbers
 }
 
 // firstUID is the first of the uids that workloads have.
@@ -71,7 +74,7 @@ func Start(ctx context.Context, d Description, opts Options) (*Mesh, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Mesh{desc: d, opts: opts, dir: dir, seed: rand.Text(), domains: map[string]Domain{}}
+	m := &Mesh{desc: d, opts: opts, dir: dir, seed: rand.Text(), domains: map[string]Domain{}, edges: map[Edge]*Edge{}}
 	if err := m.start(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -266,6 +269,9 @@ func (p *Process) WritePolicy(doc string) error {
 	return os.Rename(tmp, p.env.PolicyFile)
 }
 
+// RemovePolicy takes the workload's policy away.
+func (p *Process) RemovePolicy() error { return os.Remove(p.env.PolicyFile) }
+
 func (m *Mesh) startDomains(ctx context.Context) error {
 	if m.opts.SPIRE != "" {
 		return newSPIRE(ctx, m)
@@ -353,6 +359,62 @@ func (m *Mesh) NameOf(id string) string {
 		}
 	}
 	return id
+}
+
+// Edges returns who called whom for which tenant, by the audit trails of those
+// who were called. Of a process that was killed, it has what was known then.
+func (m *Mesh) Edges(ctx context.Context) ([]Edge, error) {
+	all := map[Edge]*Edge{}
+	m.counting.Lock()
+	for k, e := range m.edges {
+		sum := *e
+		all[k] = &sum
+	}
+	m.counting.Unlock()
+	for _, p := range m.Processes() {
+		if p.env.Workload.Command != nil {
+			continue
+		}
+		edges, err := p.Edges(ctx)
+		if err != nil {
+			return nil, err
+		}
+		sum(all, edges)
+	}
+	var out []Edge
+	for _, e := range all {
+		e.From = m.NameOf(e.From)
+		out = append(out, *e)
+	}
+	slices.SortFunc(out, func(a, b Edge) int {
+		return cmp.Or(strings.Compare(a.From, b.From), strings.Compare(a.To, b.To), strings.Compare(a.Tenant, b.Tenant))
+	})
+	return out, nil
+}
+
+// sum adds edges to all.
+func sum(all map[Edge]*Edge, edges []Edge) {
+	for _, e := range edges {
+		k := Edge{From: e.From, To: e.To, Tenant: e.Tenant}
+		n := all[k]
+		if n == nil {
+			n = &Edge{From: e.From, To: e.To, Tenant: e.Tenant}
+			all[k] = n
+		}
+		n.Allowed += e.Allowed
+		n.Refused += e.Refused
+	}
+}
+
+// remember keeps the edges of a process that is about to end.
+func (m *Mesh) remember(p *Process) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if edges, err := p.Edges(ctx); err == nil {
+		m.counting.Lock()
+		defer m.counting.Unlock()
+		sum(m.edges, edges)
+	}
 }
 
 // Cut takes the workload off the network, or puts it back. Without namespaces

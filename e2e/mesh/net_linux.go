@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -34,10 +35,16 @@ type host struct {
 	addr netip.Addr
 }
 
-// names are prefix, process and number. An interface's has 15 bytes at most.
+// Names are this, the process, a letter for each mesh, and a number. An
+// interface's has 15 bytes at most.
 const networkPrefix = "tm"
 
-var ours = regexp.MustCompile(`^` + networkPrefix + `(\d+)x\d+$`)
+var ours = regexp.MustCompile(`^(` + networkPrefix + `(\d+)[a-z])\d+$`)
+
+var (
+	laying  sync.Mutex // a subnet is free until the next has an address in it
+	started int
+)
 
 // namespaces is where ip netns keeps them.
 const namespaces = "/run/netns"
@@ -50,11 +57,14 @@ func newNetwork(ctx context.Context) (*network, error) {
 	if _, err := exec.LookPath("ip"); err != nil {
 		return nil, err
 	}
+	laying.Lock()
+	defer laying.Unlock()
 	subnet, err := freeSubnet()
 	if err != nil {
 		return nil, err
 	}
-	n := &network{prefix: networkPrefix + strconv.Itoa(os.Getpid()) + "x"}
+	n := &network{prefix: fmt.Sprintf("%s%d%c", networkPrefix, os.Getpid(), 'a'+started%26)}
+	started++
 	n.bridge = subnet.Addr().Next()
 	n.next = n.bridge.Next()
 	err = ip(ctx,
@@ -149,7 +159,7 @@ func (n *network) close() error {
 	if n == nil {
 		return nil
 	}
-	return removeNetworks(func(prefix string) bool { return prefix == n.prefix })
+	return removeNetworks(func(prefix string, _ int) bool { return prefix == n.prefix })
 }
 
 // sweepNetworks removes what runs left that were killed.
@@ -157,24 +167,29 @@ func sweepNetworks() error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	return removeNetworks(func(prefix string) bool {
-		pid, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(prefix, networkPrefix), "x"))
-		return err == nil && !alive(pid)
-	})
+	return removeNetworks(func(_ string, pid int) bool { return !alive(pid) })
 }
 
 // alive says whether a process of that number exists.
 func alive(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
-func removeNetworks(which func(prefix string) bool) error {
+func removeNetworks(which func(prefix string, pid int) bool) error {
 	ctx := context.Background() // also when a run was interrupted
+	chosen := func(name string) bool {
+		m := ours.FindStringSubmatch(name)
+		if m == nil {
+			return false
+		}
+		pid, err := strconv.Atoi(m[2])
+		return err == nil && which(m[1], pid)
+	}
 	var errs []error
 	spaces, err := os.ReadDir(namespaces)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
 	for _, e := range spaces {
-		if m := ours.FindStringSubmatch(e.Name()); m != nil && which(networkPrefix+m[1]+"x") {
+		if chosen(e.Name()) {
 			errs = append(errs, ip(ctx, "netns del "+e.Name()))
 		}
 	}
@@ -183,11 +198,12 @@ func removeNetworks(which func(prefix string) bool) error {
 		return err
 	}
 	for _, l := range links {
-		if m := ours.FindStringSubmatch(l.Name); m != nil && which(networkPrefix+m[1]+"x") {
-			err := ip(ctx, "link del "+l.Name)
-			if _, gone := net.InterfaceByName(l.Name); gone == nil {
-				errs = append(errs, err) // else it went with its namespace
-			}
+		if !chosen(l.Name) {
+			continue
+		}
+		err := ip(ctx, "link del "+l.Name)
+		if _, gone := net.InterfaceByName(l.Name); gone == nil {
+			errs = append(errs, err) // else it went with its namespace
 		}
 	}
 	return errors.Join(errs...)

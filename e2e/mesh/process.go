@@ -242,6 +242,7 @@ func (p *Process) Status(ctx context.Context) (Status, error) {
 
 // Kill ends the process with SIGKILL and waits for its end.
 func (p *Process) Kill() error {
+	p.m.remember(p)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.run == nil {

@@ -1,0 +1,27 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+
+	"github.com/tenantmesh/tenantmesh/e2e/mesh"
+)
+
+// write writes the report and returns its path.
+func (c *config) write(report *mesh.Report) (string, error) {
+	f, err := create(c.report)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	e := json.NewEncoder(f)
+	e.SetIndent("", " ")
+	return f.Name(), e.Encode(report)
+}
+
+func create(path string) (*os.File, error) {
+	if path == "" {
+		return os.CreateTemp("", "tenantmesh-report-*.html")
+	}
+	return os.Create(path)
+}
