@@ -109,13 +109,18 @@ model: ## Searches the protocol's model for attacks, with all checks and without
 	@go run ./conformance/model
 
 .PHONY: fuzz
-fuzz: ## Runs every fuzz target for FUZZTIME (10s) each.
+fuzz: ## Runs every fuzz target for FUZZTIME (10s) each, all of them though one finds something.
 	@targets=$$(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . || true); \
 	if [ -z "$$targets" ]; then echo "no fuzz target yet"; exit 0; fi; \
+	log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=0; \
 	while IFS=: read -r file func; do \
 		echo "$$(dirname $$file) $${func#func }"; \
-		(cd $$(dirname $$file) && go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x .); \
-	done <<<"$$targets"
+		(cd $$(dirname $$file) && go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x .) 2>&1 | tee "$$log" && continue; \
+		if grep -q '^    context deadline exceeded$$' "$$log" && ! grep -q 'Failing input' "$$log"; then \
+			echo "nothing was found: before Go 1.27 the end of the time may fail a target (go.dev/issue/75804)"; \
+		else failed=1; fi; \
+	done <<<"$$targets"; \
+	exit $$failed
 
 .PHONY: e2e
 e2e: ## Runs the mesh harness, on real SPIRE if SPIRE_BIN_DIR names its programs; E2EFLAGS='-calls 200000 -kills 40' for less.
