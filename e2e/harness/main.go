@@ -45,9 +45,10 @@ func main() {
 	var c config
 	c.flags(flag.CommandLine)
 	flag.Parse()
-	// Also when the terminal or whoever reads our output goes: there are
-	// processes, namespaces and files to take along.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	// Also when the terminal goes: there are processes, namespaces and files to
+	// take along. When whoever reads our output goes, it is a run without output.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := c.main(ctx)
 	stop()
 	if err != nil {

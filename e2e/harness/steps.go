@@ -172,6 +172,7 @@ var policyFaults = []step{
 			return err
 		}
 		// A good one afterwards takes effect, once it is acknowledged.
+		b.broke()
 		if err := p.WritePolicy(without(mesh.ShopPolicy, "initech")); err != nil {
 			return err
 		}
@@ -179,7 +180,6 @@ var policyFaults = []step{
 		if err != nil || version == before.PolicyVersion {
 			return fmt.Errorf("a good policy after bad ones: %s, %w", version, err)
 		}
-		b.broke()
 		b.is(ctx, "gateway", mesh.Generate{Tenants: []string{"initech"}}, "PermissionDenied TENANT_NOT_BOUND")
 		return b.restore(ctx, p)
 	}),
