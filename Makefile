@@ -103,6 +103,10 @@ mutants: ## Takes out one check at a time and demands that its test goes red; ON
 mutation: ## Changes one operator at a time in the packages that decide, and scores their tests; ONLY=hop picks one.
 	@go run ./e2e/internal/mutation -only '$(ONLY)'
 
+.PHONY: soak
+soak: packages ## Runs a million queries of many tenants over pooled connections, with errors and killed backends between them.
+	@go test -count=1 -timeout 30m -run '^TestMixed$$' -v ./data/rls -operations 1000000
+
 .PHONY: model
 model: ## Searches the protocol's model for attacks, with all checks and without some.
 	@$(MAKE) packages DEB_PACKAGES=spin

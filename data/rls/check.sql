@@ -46,7 +46,9 @@ WITH RECURSIVE param AS (
   SELECT f.*, child.name AS child, child.uid AS child_uid, tab.name AS parent,
     EXISTS (SELECT FROM generate_subscripts(f.conkey, 1) i WHERE f.conkey[i] = child.uid AND f.confkey[i] = tab.uid) AS good,
     format('ALTER TABLE %s DROP CONSTRAINT %I;', child.name, f.conname) AS take,
-    coalesce(format('ALTER TABLE %s ADD CONSTRAINT %I %s;', child.name, f.conname, regexp_replace(
+    -- Where row level security binds the owner, PostgreSQL validates the key without seeing rows.
+    coalesce(format('ALTER TABLE %1$s NO FORCE ROW LEVEL SECURITY; ALTER TABLE %2$s NO FORCE ROW LEVEL SECURITY; ALTER TABLE %1$s ADD CONSTRAINT %3$I %4$s; '
+      'ALTER TABLE %1$s FORCE ROW LEVEL SECURITY; ALTER TABLE %2$s FORCE ROW LEVEL SECURITY;', child.name, tab.name, f.conname, regexp_replace(
       regexp_replace(pg_get_constraintdef(f.oid), '^FOREIGN KEY \((.*?)\) REFERENCES (.*?)\(', format('FOREIGN KEY (%1$I, \1) REFERENCES \2(%1$I, ', param.uid)),
       'ON DELETE SET (NULL|DEFAULT)(?! \()', 'ON DELETE SET \1 (' || substring(pg_get_constraintdef(f.oid) FROM '^FOREIGN KEY \((.*?)\)') || ')'
     )), '') AS put
@@ -75,13 +77,13 @@ WITH RECURSIVE param AS (
   FROM CAST(current_setting('server_version_num') AS int) v
   WHERE v < 150014 OR v BETWEEN 160000 AND 160009 OR v BETWEEN 170000 AND 170005
   UNION ALL
-  SELECT 2, 'not-installed', 'schema tenantmesh', 'the function tenantmesh.tenant() is not there', install
-  FROM param WHERE to_regprocedure('tenantmesh.tenant()') IS NULL
+  SELECT 2, 'not-installed', 'schema tenantmesh', 'the functions tenantmesh.uid() and tenantmesh.tenant() are not there', install
+  FROM param WHERE to_regprocedure('tenantmesh.uid()') IS NULL OR to_regprocedure('tenantmesh.tenant()') IS NULL
   UNION ALL
-  SELECT 2, 'function-changed', 'function tenantmesh.tenant()', 'it is not as the migration makes it',
-    'ALTER FUNCTION tenantmesh.tenant() SECURITY DEFINER STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp;'
-  FROM pg_catalog.pg_proc WHERE oid = to_regprocedure('tenantmesh.tenant()')
-    AND NOT (prosecdef AND provolatile = 's' AND proparallel = 's' AND proconfig IS NOT DISTINCT FROM '{"search_path=pg_catalog, pg_temp"}')
+  SELECT 2, 'function-changed', 'function tenantmesh.' || proname || '()', 'it is not as the migration makes it',
+    format('ALTER FUNCTION tenantmesh.%I() SECURITY %s STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp;', proname, CASE proname WHEN 'uid' THEN 'DEFINER' ELSE 'INVOKER' END)
+  FROM pg_catalog.pg_proc WHERE oid IN (to_regprocedure('tenantmesh.uid()'), to_regprocedure('tenantmesh.tenant()'))
+    AND NOT (prosecdef = (proname = 'uid') AND provolatile = 's' AND proparallel = 's' AND proconfig IS NOT DISTINCT FROM '{"search_path=pg_catalog, pg_temp"}')
   UNION ALL
   -- Roles that row level security does not bind, or that can make themselves such.
   SELECT 3, 'role-' || lower(a.what), 'role ' || quote_ident(rolname), 'it is ' || a.what, format('ALTER ROLE %I NO%s;', rolname, a.what)
@@ -101,7 +103,7 @@ WITH RECURSIVE param AS (
     (SELECT pg_get_userbyid(datdba) FROM pg_catalog.pg_database WHERE datname = current_database()))
   FROM role WHERE oid IN (SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname = 'tenantmesh'
     UNION ALL SELECT relowner FROM rel WHERE nspname = 'tenantmesh'
-    UNION ALL SELECT proowner FROM pg_catalog.pg_proc WHERE oid = to_regprocedure('tenantmesh.tenant()'))
+    UNION ALL SELECT proowner FROM pg_catalog.pg_proc WHERE oid IN (to_regprocedure('tenantmesh.uid()'), to_regprocedure('tenantmesh.tenant()')))
   UNION ALL
   SELECT 3, 'row-security-off', 'role ' || quote_ident(current_user), 'row_security is off',
     format('ALTER ROLE %I RESET row_security; ALTER DATABASE %I RESET row_security;', current_user, current_database())
@@ -116,13 +118,14 @@ WITH RECURSIVE param AS (
   UNION ALL
   SELECT 6, 'policy', 'table ' || name, 'it has no restrictive policy tenantmesh for all commands and roles, or another than EnableSQL writes', tab.enable
   FROM param, tab WHERE tab.uid IS NOT NULL AND NOT EXISTS (
-    SELECT FROM pg_catalog.pg_policy p
-    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_proc'::regclass
-      AND d.refobjid = to_regprocedure('tenantmesh.tenant()')
-    WHERE p.polrelid = tab.oid AND p.polname = 'tenantmesh' AND NOT p.polpermissive AND p.polcmd = '*' AND p.polroles = '{0}' AND p.polwithcheck IS NULL
-      -- Its text without blanks, parentheses and what depends on search_path.
-      AND regexp_replace(pg_get_expr(p.polqual, p.polrelid), '[()[:space:]]|::text|tenantmesh\.', '', 'g')
-        = format('%I,%I=SELECTt.tenant,t.uidFROMtenantttenant,uid', param.tenant, param.uid))
+    SELECT FROM pg_catalog.pg_policy p,
+      -- Their text without blanks, parentheses and what depends on search_path, which the functions' OIDs make up for.
+      regexp_replace(pg_get_expr(p.polqual, p.polrelid), '[()[:space:]]|::text|tenantmesh\.', '', 'g') seen,
+      regexp_replace(pg_get_expr(p.polwithcheck, p.polrelid), '[()[:space:]]|::text|tenantmesh\.', '', 'g') written
+    WHERE p.polrelid = tab.oid AND p.polname = 'tenantmesh' AND NOT p.polpermissive AND p.polcmd = '*' AND p.polroles = '{0}'
+      AND seen = format('%I=SELECTuidASuid', param.uid) AND written = format('%I,%I=SELECTt.tenant,t.uidFROMtenantttenant,uid', param.tenant, param.uid)
+      AND (SELECT array_agg(d.refobjid ORDER BY d.refobjid) = ARRAY(SELECT to_regprocedure(f)::oid o FROM unnest('{tenantmesh.uid(),tenantmesh.tenant()}'::text[]) f ORDER BY o)
+        FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_proc'::regclass))
   UNION ALL
   SELECT 7, 'rls-disabled', 'table ' || name, 'row level security is not enabled', format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY;', name)
   FROM tab WHERE NOT relrowsecurity
@@ -165,7 +168,7 @@ WITH RECURSIVE param AS (
   SELECT 11, 'security-definer', 'function ' || f, 'it runs with the rights of ' || pg_get_userbyid(p.proowner), format('ALTER ROUTINE %s SECURITY INVOKER;', f)
   FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace,
     format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) f
-  WHERE p.prosecdef AND n.nspname !~ '^pg_' AND p.oid IS DISTINCT FROM to_regprocedure('tenantmesh.tenant()')
+  WHERE p.prosecdef AND n.nspname !~ '^pg_' AND p.oid IS DISTINCT FROM to_regprocedure('tenantmesh.uid()')
     AND (p.prorettype = 'trigger'::regtype OR EXISTS (SELECT FROM role WHERE has_function_privilege(role.oid, p.oid, 'EXECUTE')))
 )
 SELECT DISTINCT rank, code, object, detail, fix FROM finding ORDER BY rank, object, code

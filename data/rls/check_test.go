@@ -17,9 +17,11 @@ func TestCheck(t *testing.T) {
 	schema := rls.Schema{Shared: []string{"public.plans"}}
 	db.Exec(t, pgtest.Owner, "CREATE TABLE plans (id text PRIMARY KEY)", "GRANT SELECT ON plans TO app")
 	db.Exec(t, pgtest.Superuser, "CREATE ROLE "+db.Name+"_group", "CREATE EXTENSION btree_gist", "CREATE FOREIGN DATA WRAPPER w", "CREATE SERVER s FOREIGN DATA WRAPPER w", "CREATE SCHEMA evil",
-		"CREATE FUNCTION evil.tenant(OUT tenant text, OUT uid text) LANGUAGE sql STABLE AS $$ SELECT 'acme', 'uid-acme' $$", "GRANT USAGE ON SCHEMA evil TO app")
+		"CREATE FUNCTION evil.tenant(OUT tenant text, OUT uid text) LANGUAGE sql STABLE AS $$ SELECT 'acme', 'uid-acme' $$",
+		"CREATE FUNCTION evil.uid() RETURNS text LANGUAGE sql STABLE AS $$ SELECT 'uid-acme' $$", "GRANT USAGE ON SCHEMA evil TO app")
 	group := db.Name + "_group"
-	const tenantPolicy = " USING ((tenant_id, tenant_uid) = (SELECT t.tenant, t.uid FROM tenantmesh.tenant() t))"
+	const tenantPolicy = " USING (tenant_uid = (SELECT tenantmesh.uid()))"
+	const checked = " WITH CHECK ((tenant_id, tenant_uid) = (SELECT t.tenant, t.uid FROM tenantmesh.tenant() t))"
 	for _, c := range []struct{ name, code, object, sql string }{
 		{"D2 superuser", "role-superuser", "role app", "ALTER ROLE app SUPERUSER"},
 		{"D2 BYPASSRLS", "role-bypassrls", "role app", "ALTER ROLE app BYPASSRLS"},
@@ -31,14 +33,14 @@ func TestCheck(t *testing.T) {
 		{"D2 member of a predefined role", "role-member", "role app", "GRANT pg_read_all_data TO app"},
 		{"D2 owner of a table", "role-owner", "table public.notes", "ALTER TABLE notes OWNER TO app"},
 		{"D2 owner of the schema", "role-owner", "schema tenantmesh", "ALTER SCHEMA tenantmesh OWNER TO app"},
-		{"D2 owner of the function", "role-owner", "schema tenantmesh", "ALTER FUNCTION tenantmesh.tenant() OWNER TO app"},
+		{"D2 owner of the function", "role-owner", "schema tenantmesh", "ALTER FUNCTION tenantmesh.uid() OWNER TO app"},
 		{"D2 row_security off for the role", "row-security-off", "role app", "ALTER ROLE app SET row_security = off"},
 		{"D2 row_security off for the database", "row-security-off", "role app", "ALTER DATABASE " + db.Name + " SET row_security = off"},
 		{"D3 keys granted", "keys-granted", "table tenantmesh.keys", "GRANT SELECT ON tenantmesh.keys TO app"},
 		{"D3 keys granted to a group", "keys-granted", "table tenantmesh.keys", "GRANT INSERT ON tenantmesh.keys TO " + group + "; GRANT " + group + " TO app"},
 		{"D3 a column of the keys granted to all", "keys-granted", "table tenantmesh.keys", "GRANT SELECT (secret) ON tenantmesh.keys TO PUBLIC"},
-		{"D3 function not SECURITY DEFINER", "function-changed", "function tenantmesh.tenant()", "ALTER FUNCTION tenantmesh.tenant() SECURITY INVOKER"},
-		{"D3 function without its search_path", "function-changed", "function tenantmesh.tenant()", "ALTER FUNCTION tenantmesh.tenant() RESET search_path"},
+		{"D3 function not SECURITY DEFINER", "function-changed", "function tenantmesh.uid()", "ALTER FUNCTION tenantmesh.uid() SECURITY INVOKER"},
+		{"D3 function without its search_path", "function-changed", "function tenantmesh.tenant()", "ALTER FUNCTION tenantmesh.tenant() RESET search_path; ALTER FUNCTION tenantmesh.uid() SET search_path = public"},
 		{"D3 function VOLATILE", "function-changed", "function tenantmesh.tenant()", "ALTER FUNCTION tenantmesh.tenant() VOLATILE"},
 		{"D2 not enabled", "rls-disabled", "table public.notes", "ALTER TABLE notes DISABLE ROW LEVEL SECURITY"},
 		{"D2 owner without FORCE", "rls-not-forced", "table public.notes", "ALTER TABLE notes NO FORCE ROW LEVEL SECURITY"},
@@ -47,12 +49,14 @@ func TestCheck(t *testing.T) {
 		{"D2 no policy", "policy", "table public.notes", "DROP POLICY tenantmesh ON notes"},
 		{"D2 policy of some roles", "policy", "table public.notes", "ALTER POLICY tenantmesh ON notes TO owner"},
 		{"D2 policy that holds for all", "policy", "table public.notes", "ALTER POLICY tenantmesh ON notes USING (true)"},
-		{"D2 policy that holds for some more", "policy", "table public.notes", "ALTER POLICY tenantmesh ON notes USING (body = 'x' OR (tenant_id, tenant_uid) = (SELECT t.tenant, t.uid FROM tenantmesh.tenant() t))"},
+		{"D2 policy that holds for some more", "policy", "table public.notes", "ALTER POLICY tenantmesh ON notes USING (body = 'x' OR tenant_uid = (SELECT tenantmesh.uid()))"},
 		{"D2 policy that checks less", "policy", "table public.notes", "ALTER POLICY tenantmesh ON notes WITH CHECK (true)"},
 		{"D10 policy without the uid", "policy", "table public.notes", "ALTER POLICY tenantmesh ON notes USING (tenant_id = (SELECT t.tenant FROM tenantmesh.tenant() t))"},
-		{"D3 policy by another function", "policy", "table public.notes", "ALTER POLICY tenantmesh ON notes USING ((tenant_id, tenant_uid) = (SELECT t.tenant, t.uid FROM evil.tenant() t))"},
-		{"D2 policy of one command", "policy", "table public.notes", "DROP POLICY tenantmesh ON notes; CREATE POLICY tenantmesh ON notes AS RESTRICTIVE FOR SELECT" + tenantPolicy},
-		{"D2 policy that others widen", "policy", "table public.notes", "DROP POLICY tenantmesh ON notes; CREATE POLICY tenantmesh ON notes" + tenantPolicy},
+		{"D3 policy by another function", "policy", "table public.notes", "ALTER POLICY tenantmesh ON notes USING (tenant_uid = (SELECT evil.uid()))"},
+		{"D3 policy that checks by another function", "policy", "table public.notes", "ALTER POLICY tenantmesh ON notes WITH CHECK ((tenant_id, tenant_uid) = (SELECT t.tenant, t.uid FROM evil.tenant() t))"},
+		{"D2 policy that checks rows as it shows them", "policy", "table public.notes", "DROP POLICY tenantmesh ON notes; CREATE POLICY tenantmesh ON notes AS RESTRICTIVE" + tenantPolicy},
+		{"D2 policy of one command", "policy", "table public.notes", "DROP POLICY tenantmesh ON notes; CREATE POLICY tenantmesh ON notes AS RESTRICTIVE FOR UPDATE" + tenantPolicy + checked},
+		{"D2 policy that others widen", "policy", "table public.notes", "DROP POLICY tenantmesh ON notes; CREATE POLICY tenantmesh ON notes" + tenantPolicy + checked},
 		{"D2 TRUNCATE", "privileges", "table public.notes", "GRANT TRUNCATE ON notes TO app"},
 		{"D2 TRIGGER to a group", "privileges", "table public.notes", "GRANT TRIGGER ON notes TO " + group + "; GRANT " + group + " TO app"},
 		{"D2 table without the tenant", "no-tenant-column", "table public.lost", "CREATE TABLE lost (id int); GRANT SELECT ON lost TO app"},

@@ -11,7 +11,8 @@ ALTER TABLE {table}
 CREATE INDEX IF NOT EXISTS {index} ON {table} ({uid});
 DROP POLICY IF EXISTS tenantmesh ON {table};
 CREATE POLICY tenantmesh ON {table} AS RESTRICTIVE FOR ALL TO PUBLIC
-  USING (({tenant}::text, {uid}) = (SELECT t.tenant, t.uid FROM tenantmesh.tenant() t));
+  USING ({uid} = (SELECT tenantmesh.uid()))
+  WITH CHECK (({tenant}::text, {uid}) = (SELECT t.tenant, t.uid FROM tenantmesh.tenant() t));
 DROP POLICY IF EXISTS tenantmesh_permit ON {table};
 CREATE POLICY tenantmesh_permit ON {table} FOR ALL TO PUBLIC USING (true);
 ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;

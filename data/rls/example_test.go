@@ -22,7 +22,8 @@ func ExampleSchema_EnableSQL() {
 	// CREATE INDEX IF NOT EXISTS "orders_tenant_uid_idx" ON "public"."orders" ("tenant_uid");
 	// DROP POLICY IF EXISTS tenantmesh ON "public"."orders";
 	// CREATE POLICY tenantmesh ON "public"."orders" AS RESTRICTIVE FOR ALL TO PUBLIC
-	//   USING (("tenant_id"::text, "tenant_uid") = (SELECT t.tenant, t.uid FROM tenantmesh.tenant() t));
+	//   USING ("tenant_uid" = (SELECT tenantmesh.uid()))
+	//   WITH CHECK (("tenant_id"::text, "tenant_uid") = (SELECT t.tenant, t.uid FROM tenantmesh.tenant() t));
 	// DROP POLICY IF EXISTS tenantmesh_permit ON "public"."orders";
 	// CREATE POLICY tenantmesh_permit ON "public"."orders" FOR ALL TO PUBLIC USING (true);
 	// ALTER TABLE "public"."orders" ENABLE ROW LEVEL SECURITY;

@@ -7,9 +7,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -17,6 +19,7 @@ import (
 type Key struct {
 	id     string
 	secret []byte
+	macs   *sync.Pool // of hash.Hash, each keyed
 }
 
 // secretLen is the length of a key's secret in bytes.
@@ -38,7 +41,7 @@ func ParseKey(text string) (Key, error) {
 	if err != nil || len(secret) != secretLen || !keyID.MatchString(id) {
 		return Key{}, errors.New("rls: a key is an ID of a-z, 0-9, '_' and '-', then ':' and 64 hexadecimal digits") // says nothing of the text
 	}
-	return Key{id, secret}, nil
+	return Key{id, secret, &sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}}, nil
 }
 
 // ID returns the key's ID.
@@ -86,8 +89,15 @@ func (k Key) proof(expires time.Time, tenant, uid string) string {
 	b = append(b, tenant...)
 	b = append(b, '/')
 	b = append(b, uid...)
-	mac := hmac.New(sha256.New, k.secret)
+	return k.sign(b)
+}
+
+// sign returns b with a slash and its MAC.
+func (k Key) sign(b []byte) string {
+	mac := k.macs.Get().(hash.Hash) //nolint:errcheck // the pool makes no other
+	defer k.macs.Put(mac)
+	mac.Reset()
 	mac.Write(b)
-	b = append(b, '/')
-	return string(hex.AppendEncode(b, mac.Sum(nil)))
+	var sum [sha256.Size]byte
+	return string(hex.AppendEncode(append(b, '/'), mac.Sum(sum[:0])))
 }

@@ -9,9 +9,8 @@
 //
 // [Pool.InTx] sets a variable, for the transaction alone, to a proof: tenant,
 // uid, expiry, a nonce and the key's ID under an HMAC-SHA-256. The policies that
-// [Table.EnableSQL] writes let through the rows of the tenant whose proof the
-// function tenantmesh.tenant() verifies, inside the database and once a
-// statement. Without a proof, and with one that was tampered with, there are
+// [Schema.EnableSQL] writes let through the rows of the tenant whose proof the
+// function tenantmesh.uid() verifies, inside the database and once a statement. Without a proof, and with one that was tampered with, there are
 // no rows. The key lies in a table that the application's role cannot read, so SQL
 // that sets the variable gets nothing.
 //
@@ -158,7 +157,7 @@ func (p *Pool[T]) prove(ctx context.Context, c *pgx.Conn, k Key) error {
 	defer t.rollback(ctx) //nolint:errcheck // the connection is closed then
 	var accepted bool
 	var clock time.Time
-	if err := t.tx.QueryRow(ctx, "SELECT t.tenant IS NOT NULL, statement_timestamp() FROM tenantmesh.tenant() t").Scan(&accepted, &clock); err != nil {
+	if err := t.tx.QueryRow(ctx, "SELECT tenantmesh.uid() IS NOT NULL, statement_timestamp()").Scan(&accepted, &clock); err != nil {
 		return err
 	}
 	took := p.cfg.now().Sub(now)

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // The roles of every database: its owner, who owns what tests make, and the
@@ -105,7 +106,7 @@ func (d *Database) Try(role string, statements ...string) error {
 	defer c.Close(ctx)
 	for _, s := range statements {
 		if _, err := c.Exec(ctx, s); err != nil {
-			return fmt.Errorf("%w in %s", err, s)
+			return fmt.Errorf("%w (%s) in %s", err, detail(err), s)
 		}
 	}
 	return nil
@@ -296,4 +297,12 @@ func ready(dsn string) bool {
 
 func write(path, text string) error {
 	return os.WriteFile(path, []byte(text), 0o644) //nolint:gosec // another user reads it
+}
+
+// detail is what the server says beside an error's message.
+func detail(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Detail
+	}
+	return ""
 }

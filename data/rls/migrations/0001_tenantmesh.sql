@@ -32,14 +32,14 @@ BEGIN
   END LOOP;
 END $$;
 
--- tenantmesh.tenant() returns the tenant and uid of the transaction's proof,
+-- tenantmesh.uid() returns the uid of the transaction's proof,
 --   1/KEY/EXPIRY/NONCE/TENANT/UID/MAC
--- or NULLs if there is none, or none that is valid. pgcrypto may have been
+-- or NULL if there is none, or none that is valid. pgcrypto may have been
 -- installed in another schema before, so its name is filled in.
 DO $$
 BEGIN
   EXECUTE format($create$
-CREATE FUNCTION tenantmesh.tenant(OUT tenant text, OUT uid text)
+CREATE FUNCTION tenantmesh.uid() RETURNS text
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
   proof text := current_setting('tenantmesh.proof', true);
@@ -49,10 +49,21 @@ BEGIN
   -- Without a proof or a key this is NULL. What follows is read only once it is known to be ours.
   IF encode(%1$I.hmac(convert_to(left(proof, -65), 'UTF8'), key, 'sha256'::text), 'hex') = right(proof, 64) THEN
     IF split_part(proof, '/', 1) = '1' AND split_part(proof, '/', 3)::bigint > extract(epoch FROM statement_timestamp()) THEN
-      tenant := split_part(proof, '/', 5);
-      uid := split_part(proof, '/', 6);
+      RETURN split_part(proof, '/', 6);
     END IF;
   END IF;
+  RETURN NULL;
 END $body$
 $create$, (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pgcrypto'));
+END $$;
+
+-- tenantmesh.tenant() returns the tenant and the uid of a valid proof, or NULLs. Nothing
+-- that a statement calls comes between its two looks at the variable.
+CREATE FUNCTION tenantmesh.tenant(OUT tenant text, OUT uid text)
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  uid := tenantmesh.uid();
+  IF uid IS NOT NULL THEN
+    tenant := split_part(current_setting('tenantmesh.proof'), '/', 5);
+  END IF;
 END $$;
