@@ -17,6 +17,11 @@
 // form are never read (RFC 6750, sections 2.2 and 2.3 are not supported). The
 // tenant comes from the token and from nowhere else. Neither the token nor
 // anything by which the client names a tenant reaches the handler: see [HTTP].
+//
+// With grpc-gateway, put the edge in front of it: edge.HTTP(v, guard, gatewayMux).
+// A grpc-gateway in front of the interceptors passes Authorization on by itself; a
+// header matcher that passes it too doubles it, and the edge refuses the two. A matcher that
+// passes Connection on breaks calls: HTTP/2 has no such field (RFC 9113, section 8.2.2).
 package edge
 
 import (

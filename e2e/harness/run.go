@@ -9,11 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/e2e/attackers"
 	"github.com/tenantmesh/tenantmesh/e2e/mesh"
 )
 
 // roles are those of the harness's processes, beside the mesh's own.
-var roles = map[string]mesh.Role{}
+var roles = attackers.Roles
 
 // runner runs all there is against one mesh.
 type runner struct {

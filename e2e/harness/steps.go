@@ -17,7 +17,7 @@ const maxPolicyAge = 12 * time.Second
 // steps are what is run, in this order: what needs SVIDs that are not new comes
 // before what has them issued anew.
 var steps = slices.Concat([]step{{"load calm", calm}}, identityFaults, []step{clocks}, policyFaults, networkFaults, issuingFaults,
-	[]step{{"streams and a policy push", pushed}, {"load while processes are killed", storm}})
+	[]step{{"streams and a policy push", pushed}, {"load while processes are killed", storm}, {"attacks", attacked}})
 
 // calm has all who originate call as fast as it goes, while nothing is broken.
 func calm(ctx context.Context, r *runner) error {

@@ -25,9 +25,14 @@ type Report struct {
 	Loads   []LoadResult
 	Faults  []FaultResult
 	Attacks []AttackResult
+	// Omitted are attacks that were not made.
+	Omitted []Omission
 	// Checks are all other things that must hold.
 	Checks []Check
 }
+
+// Omission is what was not tried, and why.
+type Omission struct{ Line, What, Why string }
 
 // Count returns how many results passed and failed.
 func (r *Report) Count() (passed, failed int) {
