@@ -202,6 +202,9 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 		return nil, tenant.Deny(tenant.PeerUnauthenticated, "nothing is known of the connection")
 	}
 	conn, ok := c.creds.Conn(info.AuthInfo)
+	if !ok && c.creds.Closed(info.AuthInfo) {
+		return nil, nil // nothing leaves on it; gRPC finds out and takes another connection
+	}
 	if !ok {
 		return nil, tenant.Deny(tenant.PeerUnauthenticated, "a connection that the kit's credentials did not make")
 	}

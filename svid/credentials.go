@@ -73,7 +73,7 @@ func NewClientCredentials(src Snapshotter, expect Expectation, opts ...Credentia
 func newCredentials(c *Credentials, opts []CredentialsOption) *Credentials {
 	c.now = time.Now
 	c.refused = func(net.Addr, error) {}
-	c.conns = &registry{open: map[weak.Pointer[url.URL]]*Conn{}}
+	c.conns = &registry{known: map[weak.Pointer[url.URL]]*Conn{}}
 	for _, opt := range opts {
 		opt(c)
 	}
@@ -89,6 +89,14 @@ func (c *Credentials) Conn(info credentials.AuthInfo) (*Conn, bool) {
 		return nil, false
 	}
 	return c.conns.get(weak.Make(t.SPIFFEID))
+}
+
+// Closed reports whether these credentials, or clones of them, made the
+// connection with the given AuthInfo, and it is closed: nothing is sent on it any
+// longer, and gRPC may not know yet.
+func (c *Credentials) Closed(info credentials.AuthInfo) bool {
+	t, ok := info.(credentials.TLSInfo)
+	return ok && t.SPIFFEID != nil && c.conns.closed(weak.Make(t.SPIFFEID))
 }
 
 // ClientHandshake makes the client's side of a connection. Its errors have a
@@ -298,33 +306,47 @@ func explain(err error, client bool) error {
 	return tenant.Deny(tenant.PeerUnauthenticated, "TLS with %s: %w", peer, err)
 }
 
-// registry knows the open connections by the SPIFFEID of their TLSInfo. It does
-// not keep that alive: gRPC may drop a connection right after the handshake
-// without closing what we returned, and then the entry goes with the garbage.
+// registry knows the connections by the SPIFFEID of their TLSInfo. It does not
+// keep that alive: the entry goes with the garbage, also where gRPC drops a
+// connection right after the handshake without closing what we returned.
 type registry struct {
-	mu   sync.RWMutex
-	open map[weak.Pointer[url.URL]]*Conn
+	mu    sync.RWMutex
+	known map[weak.Pointer[url.URL]]*Conn // nil for one that is closed
 }
 
+// get returns an open connection.
 func (r *registry) get(key weak.Pointer[url.URL]) (*Conn, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	c, ok := r.open[key]
-	return c, ok
+	c := r.known[key]
+	return c, c != nil
 }
 
-// add returns what takes c out again.
+func (r *registry) closed(key weak.Pointer[url.URL]) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	c, known := r.known[key]
+	return known && c == nil
+}
+
+// add returns what is to be called when c is closed.
 func (r *registry) add(id *url.URL, c *Conn) (forget func()) {
 	key := weak.Make(id)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.open[key] = c
+	r.known[key] = c
 	runtime.AddCleanup(id, r.drop, key)
-	return func() { r.drop(key) }
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.known[key] != nil { // else it is gone already
+			r.known[key] = nil
+		}
+	}
 }
 
 func (r *registry) drop(key weak.Pointer[url.URL]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.open, key)
+	delete(r.known, key)
 }

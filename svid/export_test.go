@@ -9,11 +9,23 @@ import (
 	"google.golang.org/grpc"
 )
 
-// OpenConns returns how many connections the registry holds.
-func OpenConns(c *Credentials) int {
+// OpenConns returns how many open connections the registry holds.
+func OpenConns(c *Credentials) (n int) {
 	c.conns.mu.RLock()
 	defer c.conns.mu.RUnlock()
-	return len(c.conns.open)
+	for _, conn := range c.conns.known {
+		if conn != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// KnownConns returns how many it holds, with those that are closed.
+func KnownConns(c *Credentials) int {
+	c.conns.mu.RLock()
+	defer c.conns.mu.RUnlock()
+	return len(c.conns.known)
 }
 
 // Expecting returns a connection that differs from c in who the server must be.
