@@ -50,7 +50,7 @@ func TestMixed(t *testing.T) {
 	var wg sync.WaitGroup
 	for worker := range 8 {
 		wg.Go(func() {
-			r := rand.New(rand.NewPCG(7, uint64(worker))) //nolint:gosec // the same choices each time
+			r := rand.New(rand.NewPCG(7, uint64(worker))) // the same choices each time
 			for m.queries.Load() < int64(*operations) {
 				// Most go straight to the server; the other ways take more time.
 				a := adapters[max(0, r.IntN(12)-9)]

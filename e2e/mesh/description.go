@@ -72,6 +72,8 @@ type Workload struct {
 	Anew bool
 	// Tenants are those that a load which it generates is for.
 	Tenants []string
+	// Database is where it keeps its records; nil for its memory.
+	Database *Database
 	// Policy is its own document; "" stands for the description's.
 	Policy string
 	// MaxPolicyAge is how long it goes on with a policy that is not confirmed; 0

@@ -1,17 +1,22 @@
 package mesh_test
 
 import (
+	"fmt"
+	"io/fs"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/tenantmesh/tenantmesh/data/rls"
 	"github.com/tenantmesh/tenantmesh/e2e/mesh"
+	"github.com/tenantmesh/tenantmesh/internal/pgtest"
+	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
 func TestMain(m *testing.M) {
 	mesh.Main() // the processes of workloads are this program, too
-	os.Exit(m.Run())
+	os.Exit(pgtest.Run(m))
 }
 
 // start starts a mesh that ends with the test.
@@ -53,6 +58,51 @@ func TestShop(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDatabase has orders keep its records in PostgreSQL, where nothing but the
+// proven tenant tells one from another.
+func TestDatabase(t *testing.T) {
+	db := pgtest.New(t)
+	key, err := rls.NewKey("k1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	install, err := fs.ReadFile(rls.Migrations(), "0001_tenantmesh.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Exec(t, pgtest.Owner, string(install), key.InsertSQL(),
+		"CREATE TABLE records (tenant_id text, tenant_uid text, workload text, record text NOT NULL, PRIMARY KEY (tenant_uid, workload))",
+		rls.Schema{}.EnableSQL("public", "records", "text"), "GRANT SELECT ON records TO app")
+	d := mesh.Shop(time.Minute)
+	for i := range d.Workloads {
+		if d.Workloads[i].Name == "orders" {
+			d.Workloads[i].Database = &mesh.Database{DSN: db.DSN(pgtest.App), Key: key.Text()}
+		}
+	}
+	m := start(t, d, mesh.Options{})
+	pol, err := policy.Parse("shop.yaml", []byte(mesh.ShopPolicy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"acme", "globex", "initech"} {
+		id, err := tenant.ParseID(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, _ := pol.TenantUID(id)
+		db.Exec(t, pgtest.Superuser, fmt.Sprintf("INSERT INTO records VALUES ('%s', '%s', 'orders', '%s')", name, uid, m.Record("orders", name)))
+	}
+	load, err := m.StartLoad(t.Context(), mesh.Load{Name: "rows", By: map[string]mesh.Generate{
+		"gateway": {Calls: 300, Depth: 2}, "runner-acme": {Calls: 100, Depth: 1}, "runner-globex": {Calls: 100, Depth: 1},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := load.Wait(); err != nil || !got.Passed() || got.Calls != 500 {
+		t.Errorf("%v: %+v", err, got)
 	}
 }
 

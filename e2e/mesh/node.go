@@ -2,8 +2,6 @@ package mesh
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +35,7 @@ type node struct {
 	env     *Env
 	guard   *interceptors.Guard
 	targets map[string]*target
+	records func(ctx context.Context) (string, error)
 	handled handlerLog
 }
 
@@ -57,6 +56,9 @@ func runNode(ctx context.Context, env *Env) (any, error) {
 	}
 	n := &node{env: env, guard: guard, targets: map[string]*target{}}
 	env.node = n
+	if n.records, err = env.records(ctx); err != nil {
+		return nil, err
+	}
 	for _, c := range env.Workload.Calls {
 		t, err := n.dial(c)
 		if err != nil {
@@ -156,12 +158,6 @@ func declare(name string) error {
 	return protoregistry.GlobalFiles.RegisterFile(file)
 }
 
-// record is what a workload keeps for a tenant.
-func record(seed, workload, tenantID string) string {
-	sum := sha256.Sum256([]byte(seed + "\x00" + workload + "\x00" + tenantID))
-	return hex.EncodeToString(sum[:8])
-}
-
 // messages is how many of them a stream has in a direction.
 const messages = 2
 
@@ -233,7 +229,11 @@ func (n *node) answer(ctx context.Context, shape Shape, w *meshv1.Work) (*meshv1
 		return nil, err
 	}
 	name, t := n.env.Workload.Name, tc.Tenant().String()
-	visit := &meshv1.Visit{Workload: name, Tenant: t, Record: record(n.env.Seed, name, t)}
+	kept, err := n.records(ctx)
+	if err != nil {
+		return nil, err
+	}
+	visit := &meshv1.Visit{Workload: name, Tenant: t, Record: kept}
 	for _, step := range tc.Path() {
 		visit.Path = append(visit.Path, step.Workload.String())
 	}

@@ -233,12 +233,12 @@ func (c *cluster) start(initdb string) error {
 	return err
 }
 
-// own gives dir to the user that the programs run as.
+// own gives dir to the user that the programs run as. Other users may connect.
 func (c *cluster) own(dir string) error {
 	if c.cred == nil {
 		return nil
 	}
-	return os.Chown(dir, int(c.cred.Uid), int(c.cred.Gid))
+	return errors.Join(os.Chmod(dir, 0o711), os.Chown(dir, int(c.cred.Uid), int(c.cred.Gid))) //nolint:gosec // for its socket
 }
 
 // run starts a program and waits for its socket. It ends with the test's process, however that ends.
