@@ -1,7 +1,7 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"os"
 
 	"github.com/tenantmesh/tenantmesh/e2e/mesh"
@@ -13,10 +13,7 @@ func (c *config) write(report *mesh.Report) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	e := json.NewEncoder(f)
-	e.SetIndent("", " ")
-	return f.Name(), e.Encode(report)
+	return f.Name(), errors.Join(report.WriteHTML(f), f.Close())
 }
 
 func create(path string) (*os.File, error) {

@@ -192,6 +192,7 @@ func (r *runner) endLoad() error {
 
 // loaded reports what a load came to.
 func (r *runner) loaded(l mesh.LoadResult) {
+	l.Began = time.Since(r.began) - l.Took
 	r.report.Loads = append(r.report.Loads, l)
 	var h mesh.Histogram
 	for _, s := range l.Latency {

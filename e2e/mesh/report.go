@@ -137,7 +137,8 @@ type LoadResult struct {
 	Unexplained, Wrong, Lost uint64
 	// Details are of some that are wrong or unexplained.
 	Details []string
-	Took    time.Duration
+	// Began is when it was started, from the run's start.
+	Began, Took time.Duration
 	// Latency of the calls that were right, by shape.
 	Latency map[Shape]*Histogram
 	// Timeline has an entry for each second.
