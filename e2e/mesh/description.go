@@ -42,6 +42,10 @@ type TrustDomain struct {
 	TTL time.Duration
 	// Federates names the other trust domains whose bundles it has.
 	Federates []string
+	// Agent is the address of a Workload API that is there already, such as that
+	// of your own SPIRE agent, instead of one that the mesh starts. Registrations
+	// are yours to make, by the workloads' UIDs; the mesh breaks nothing of it.
+	Agent string
 }
 
 // Workload is a process of the mesh.
@@ -56,6 +60,10 @@ type Workload struct {
 	// Federates names the trust domains whose bundles it gets beside its own;
 	// all of them must be the trust domain's too.
 	Federates []string
+
+	// UID is the uid of its process, for which the mesh must be root; 0 stands for
+	// one that the mesh chooses, from 47001 on.
+	UID uint32
 
 	// Role names what it does, as [Main] was told; "" stands for [Node].
 	Role string

@@ -58,25 +58,15 @@ type embedded struct {
 	old string                         // the root that is old
 }
 
-// newEmbedded returns the embedded trust domains of a mesh, by name.
-func newEmbedded(m *Mesh) error {
-	for i, td := range m.desc.TrustDomains {
-		d, err := devdomain.New(devdomain.Config{
-			TrustDomain: td.Name, TTL: td.ttl(), Dir: filepath.Join(m.dir, fmt.Sprint("d", i)),
-		})
-		if err != nil {
-			return err
-		}
+// newEmbedded starts a trust domain of a mesh.
+func newEmbedded(m *Mesh, td TrustDomain) error {
+	d, err := devdomain.New(devdomain.Config{
+		TrustDomain: td.Name, TTL: td.ttl(), Dir: filepath.Join(m.dir, fmt.Sprint("d", len(m.domains))),
+	})
+	if err == nil {
 		m.domains[td.Name] = &embedded{m: m, d: d, all: map[string]*devdomain.Workload{}}
 	}
-	for _, td := range m.desc.TrustDomains {
-		for _, other := range td.Federates {
-			if err := m.domains[td.Name].Federate(context.Background(), other); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return err
 }
 
 func (e *embedded) StopAgent(context.Context) error  { e.d.StopAgent(); return nil }
@@ -156,3 +146,24 @@ func (e *embedded) socket(p *Process) string {
 func (e *embedded) describe() string { return "the embedded trust domain (svid/devdomain), not SPIRE" }
 func (e *embedded) real() bool       { return false }
 func (e *embedded) close() error     { return e.d.Close() }
+
+// external is a Domain that others run.
+type external struct{ td TrustDomain }
+
+var errExternal = errors.New("mesh: the trust domain is not the mesh's to break")
+
+func (external) StopAgent(context.Context) error             { return errExternal }
+func (external) StartAgent(context.Context) error            { return errExternal }
+func (external) Disturb(context.Context, bool) error         { return errExternal }
+func (external) PrepareRoot(context.Context) (string, error) { return "", errExternal }
+func (external) ActivateRoot(context.Context, string) error  { return errExternal }
+func (external) TaintOldRoot(context.Context) error          { return errExternal }
+func (external) RevokeOldRoot(context.Context) error         { return errExternal }
+func (external) Unfederate(context.Context, string) error    { return errExternal }
+func (external) Federate(context.Context, string) error      { return errExternal }
+func (external) Delete(context.Context, *Process) error      { return errExternal }
+func (external) Register(context.Context, *Process) error    { return nil } // whoever runs it did
+func (x external) socket(*Process) string                    { return x.td.Agent }
+func (x external) describe() string                          { return "the agent at " + x.td.Agent }
+func (external) real() bool                                  { return true }
+func (external) close() error                                { return nil }

@@ -170,7 +170,7 @@ func (m *Mesh) make(ctx context.Context, w Workload) (*Process, error) {
 		PolicyFile: filepath.Join(m.dir, "policy", w.Name, "tenantmesh.yaml"),
 	}}
 	if os.Geteuid() == 0 {
-		p.uid = firstUID + uint32(number) //nolint:gosec // few
+		p.uid = cmp.Or(w.UID, firstUID+uint32(number)) //nolint:gosec // few
 	}
 	if err := m.place(ctx, p, number+1); err != nil {
 		return nil, err
@@ -273,10 +273,31 @@ func (p *Process) WritePolicy(doc string) error {
 func (p *Process) RemovePolicy() error { return os.Remove(p.env.PolicyFile) }
 
 func (m *Mesh) startDomains(ctx context.Context) error {
-	if m.opts.SPIRE != "" {
-		return newSPIRE(ctx, m)
+	for _, td := range m.desc.TrustDomains {
+		var err error
+		switch {
+		case td.Agent != "":
+			m.domains[td.Name] = external{td}
+		case m.opts.SPIRE != "":
+			err = newSPIRE(ctx, m, td)
+		default:
+			err = newEmbedded(m, td)
+		}
+		if err != nil {
+			return fmt.Errorf("mesh: %s: %w", td.Name, err)
+		}
 	}
-	return newEmbedded(m)
+	for _, td := range m.desc.TrustDomains {
+		if td.Agent != "" {
+			continue
+		}
+		for _, other := range td.Federates {
+			if err := m.domains[td.Name].Federate(ctx, other); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // ttl returns how long SVIDs live.
@@ -315,8 +336,8 @@ func (m *Mesh) domainOf(p *Process) Domain {
 // Describe says in words where SVIDs come from, whether that is SPIRE, and how
 // workloads reach each other.
 func (m *Mesh) Describe() (domain string, spire bool, network string) {
-	for _, d := range m.domains {
-		domain, spire = d.describe(), d.real()
+	for _, name := range slices.Sorted(maps.Keys(m.domains)) {
+		domain, spire = m.domains[name].describe(), m.domains[name].real()
 	}
 	network = "the loopback"
 	if m.net != nil {

@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	mesh.Main() // the processes of workloads are this program, too
+	mesh.Main(roles) // the processes of workloads are this program, too
 	os.Exit(pgtest.Run(m))
 }
 

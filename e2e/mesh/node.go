@@ -127,7 +127,10 @@ func (n *node) serve(ctx context.Context) error {
 		hard := time.AfterFunc(500*time.Millisecond, srv.Stop) // a stream may not end by itself
 		defer hard.Stop()
 		srv.GracefulStop()
-		return <-served
+		if err := <-served; !errors.Is(err, grpc.ErrServerStopped) { // before it began
+			return err
+		}
+		return nil
 	})
 	return nil
 }

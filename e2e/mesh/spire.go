@@ -107,27 +107,14 @@ plugins {
 }
 `))
 
-// newSPIRE starts a server and an agent for each trust domain, and has servers
-// that federate know each other's bundle.
-func newSPIRE(ctx context.Context, m *Mesh) error {
+// newSPIRE starts a server and an agent for a trust domain.
+func newSPIRE(ctx context.Context, m *Mesh, td TrustDomain) error {
 	if os.Geteuid() != 0 {
-		return errors.New("mesh: only root may run workloads under uids of their own, by which SPIRE tells them apart")
+		return errors.New("only root may run workloads under uids of their own, by which SPIRE tells them apart")
 	}
-	for i, td := range m.desc.TrustDomains {
-		s := &spire{m: m, td: td, bin: m.opts.SPIRE, dir: filepath.Join(m.dir, fmt.Sprint("s", i)), entries: map[string]*spireEntry{}}
-		m.domains[td.Name] = s
-		if err := s.boot(ctx); err != nil {
-			return fmt.Errorf("mesh: SPIRE of %s: %w", td.Name, err)
-		}
-	}
-	for _, td := range m.desc.TrustDomains {
-		for _, other := range td.Federates {
-			if err := m.domains[td.Name].Federate(ctx, other); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	s := &spire{m: m, td: td, bin: m.opts.SPIRE, dir: filepath.Join(m.dir, fmt.Sprint("s", len(m.domains))), entries: map[string]*spireEntry{}}
+	m.domains[td.Name] = s
+	return s.boot(ctx)
 }
 
 // boot starts the server, and an agent with a join token.
