@@ -124,7 +124,7 @@ func TestProofs(t *testing.T) {
 		db.Exec(t, pgtest.Superuser, "GRANT CREATE ON SCHEMA public TO app")
 		if err := pgx.BeginFunc(t.Context(), p, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(t.Context(), `SET LOCAL search_path = public, tenantmesh, pg_catalog;
-				CREATE FUNCTION public.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT '1/k1/9/n/acme/uid-acme/x' $$;
+				CREATE FUNCTION public.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT '1/k1/99999999999/n/acme/uid-acme/x' $$;
 				CREATE FUNCTION public.right(text, int) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$;
 				CREATE FUNCTION public.encode(bytea, text) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$;
 				CREATE FUNCTION public.eq(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT true $$;
