@@ -110,8 +110,37 @@ func (r *runner) finish(ctx context.Context) (err error) {
 		return err
 	}
 	r.check("P2 no tenant beyond the policy", r.strayEdges(), "%d edges of who called whom for which tenant, each within the policy", len(r.report.Edges))
+	against, ran, err := r.undecided(ctx)
+	if err != nil {
+		return err
+	}
+	r.check("every handler that ran was let run", against, "%d runs in the processes that live, none without an audit event that allowed it", ran)
 	r.report.Took = time.Since(r.began)
 	return nil
+}
+
+// undecided returns where handlers ran more often than calls were allowed. A
+// call may end before its handler has read what it is asked.
+func (r *runner) undecided(ctx context.Context) (against []string, ran uint64, err error) {
+	for _, p := range r.m.Processes() {
+		handled, err := p.Handled(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		edges, err := p.Edges(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		var allowed uint64
+		for _, e := range edges {
+			allowed += e.Allowed
+		}
+		ran += handled.Runs
+		if handled.Runs > allowed {
+			against = append(against, fmt.Sprintf("%s: handlers ran %d times, and were let %d times", p.Name(), handled.Runs, allowed))
+		}
+	}
+	return against, ran, nil
 }
 
 // strayEdges returns what was allowed that the shop's description does not
@@ -166,7 +195,7 @@ func everyone(g mesh.Generate) map[string]mesh.Generate {
 // startLoad starts the load behind faults, unless it runs.
 func (r *runner) startLoad(ctx context.Context) (err error) {
 	if r.load == nil {
-		by := everyone(mesh.Generate{Rate: 300, Timeout: 2 * time.Second, Workers: 16})
+		by := everyone(mesh.Generate{Rate: 300, Workers: 16})
 		// What the partner originates expires with its SVID, which is too short for
 		// clocks that are off: it goes no further than orders.
 		partner := by["partner"]

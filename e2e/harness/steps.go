@@ -560,7 +560,6 @@ func storm(ctx context.Context, r *runner) error {
 	if err != nil {
 		return err
 	}
-	defer load.Break()() // some process is always down, or was a moment ago
 	kills := 0
 	for over := false; !over; {
 		select {
@@ -577,12 +576,14 @@ func storm(ctx context.Context, r *runner) error {
 				continue
 			}
 			p := r.m.Process(victims[rand.IntN(len(victims))]) //nolint:gosec // any will do
+			mended := load.Break()
 			if err := p.Kill(); err != nil {
 				return err
 			}
 			if err := p.Start(ctx); err != nil {
 				return err
 			}
+			mended()
 			kills++
 		}
 	}
