@@ -8,6 +8,8 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+
+	"github.com/tenantmesh/tenantmesh/e2e/internal/pipes"
 )
 
 // roleVar is the environment variable that makes the program one of the two
@@ -33,7 +35,7 @@ func runRole(role string) error {
 		err = fmt.Errorf("no role %q", role)
 	}
 	if err == nil {
-		srv.ServeConn(pipes{os.Stdin, os.Stdout})
+		srv.ServeConn(pipes.Conn{ReadCloser: os.Stdin, Out: os.Stdout})
 	}
 	return err
 }
@@ -65,7 +67,7 @@ func start(ctx context.Context, role string, log io.Writer) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	return &process{role, cmd, rpc.NewClient(pipes{out, in})}, nil
+	return &process{role, cmd, rpc.NewClient(pipes.Conn{ReadCloser: out, Out: in})}, nil
 }
 
 // ask calls a method of the process. It ends with ctx.
@@ -86,14 +88,3 @@ func (p *process) ask(ctx context.Context, method string, args, reply any) error
 func (p *process) stop() error {
 	return errors.Join(p.rpc.Close(), p.cmd.Wait())
 }
-
-// pipes are two pipes as the one connection that net/rpc asks for.
-type pipes struct {
-	io.ReadCloser
-	out io.WriteCloser
-}
-
-func (p pipes) Write(b []byte) (int, error) { return p.out.Write(b) }
-
-// Close closes what is written to, at which the other side ends.
-func (p pipes) Close() error { return p.out.Close() }

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tenantmesh/tenantmesh/e2e/internal/pipes"
 )
 
 // grace is how long a process may take to exit after its stdin was closed.
@@ -134,7 +136,7 @@ func (p *Process) launch() (*run, error) {
 		return nil, err
 	}
 	if stdout != nil {
-		r.rpc = rpc.NewClient(pipes{stdout, stdin})
+		r.rpc = rpc.NewClient(pipes.Conn{ReadCloser: stdout, Out: stdin})
 	}
 	go func() {
 		r.err = r.cmd.Wait()
@@ -299,14 +301,3 @@ func lastLine(path string) string {
 	text := strings.TrimSpace(string(b))
 	return text[strings.LastIndexByte(text, '\n')+1:]
 }
-
-// pipes are two pipes as the one connection that net/rpc asks for.
-type pipes struct {
-	io.ReadCloser
-	out io.WriteCloser
-}
-
-func (p pipes) Write(b []byte) (int, error) { return p.out.Write(b) }
-
-// Close closes what is written to, at which the other side ends.
-func (p pipes) Close() error { return p.out.Close() }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tenantmesh/tenantmesh/audit"
+	"github.com/tenantmesh/tenantmesh/e2e/internal/pipes"
 	"github.com/tenantmesh/tenantmesh/interceptors"
 	"github.com/tenantmesh/tenantmesh/policy"
 	"github.com/tenantmesh/tenantmesh/svid"
@@ -87,7 +88,7 @@ func runProcess(text string, roles map[string]Role) error {
 		c.err = err
 		close(c.ready)
 	}()
-	srv.ServeConn(pipes{in, out})
+	srv.ServeConn(pipes.Conn{ReadCloser: in, Out: out})
 	cancel()
 	<-started
 	return env.close()
