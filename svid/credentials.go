@@ -84,19 +84,14 @@ func newCredentials(c *Credentials, opts []CredentialsOption) *Credentials {
 // false unless these credentials, or clones of them, made the connection and
 // it is open.
 func (c *Credentials) Conn(info credentials.AuthInfo) (*Conn, bool) {
-	t, ok := info.(credentials.TLSInfo)
-	if !ok || t.SPIFFEID == nil {
-		return nil, false
-	}
-	return c.conns.get(weak.Make(t.SPIFFEID))
+	return c.conns.get(keyOf(info))
 }
 
 // Closed reports whether these credentials, or clones of them, made the
 // connection with the given AuthInfo, and it is closed: nothing is sent on it any
 // longer, and gRPC may not know yet.
 func (c *Credentials) Closed(info credentials.AuthInfo) bool {
-	t, ok := info.(credentials.TLSInfo)
-	return ok && t.SPIFFEID != nil && c.conns.closed(weak.Make(t.SPIFFEID))
+	return c.conns.closed(keyOf(info))
 }
 
 // ClientHandshake makes the client's side of a connection. Its errors have a
@@ -312,6 +307,13 @@ func explain(err error, client bool) error {
 type registry struct {
 	mu    sync.RWMutex
 	known map[weak.Pointer[url.URL]]*Conn // nil for one that is closed
+}
+
+// keyOf returns what a connection is known by; for an AuthInfo that is not ours
+// it is that of nil, which none is.
+func keyOf(info credentials.AuthInfo) weak.Pointer[url.URL] {
+	t, _ := info.(credentials.TLSInfo) //nolint:errcheck // see above
+	return weak.Make(t.SPIFFEID)
 }
 
 // get returns an open connection.
