@@ -61,6 +61,8 @@ func ExerciseRLS(t *testing.T, a RLSAdapter) {
 		{"D1 failed statement", e.failedStatement},
 		{"D1 no tenant", e.noTenant},
 		{"D1 expired claims", e.expired},
+		{"D1 settings of the session", e.settings},
+		{"D2 row_security off", e.rowSecurity},
 		{"D3 variable names another tenant", e.named},
 		{"D3 proof changed", e.changed},
 		{"D3 variable emptied", e.emptied},
@@ -342,6 +344,43 @@ func (e *exercise) kept(t *testing.T) {
 		}
 		e.none(t)
 		e.in(t, as(t, "globex"), func(tx RLSTx) error { sees(t, tx, all, "globex 1", "globex 2"); return nil })
+	}
+}
+
+// settings demands that what injected SQL sets for the session is gone: another
+// tenant's query would look for its functions in that search_path.
+func (e *exercise) settings(t *testing.T) {
+	const query = "SELECT current_setting('search_path') || current_setting('statement_timeout')"
+	var before []string
+	if err := e.Outside(t.Context(), func(tx RLSTx) (err error) { before, err = tx.Strings(t.Context(), query); return err }); err != nil || len(before) != 1 {
+		t.Fatal(before, err)
+	}
+	e.in(t, as(t, "acme"), func(tx RLSTx) error {
+		_, err := tx.Strings(t.Context(), "SELECT set_config('search_path', 'pg_catalog', false) || set_config('statement_timeout', '7s', false)")
+		return err
+	})
+	for range 3 {
+		if err := e.Outside(t.Context(), func(tx RLSTx) error { sees(t, tx, query, before[0]); return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func (e *exercise) rowSecurity(t *testing.T) {
+	for _, local := range []string{"true", "false"} {
+		if err := e.InTx(as(t, "acme"), func(tx RLSTx) error {
+			if _, err := tx.Strings(t.Context(), "SELECT set_config('row_security', 'off', "+local+")"); err != nil {
+				return err
+			}
+			got, err := tx.Strings(t.Context(), all)
+			if len(got) > 0 || err == nil {
+				t.Errorf("got %q, %v", got, err)
+			}
+			return err
+		}); !errors.Is(err, e.Foreign) {
+			t.Errorf("got %v, want %v", err, e.Foreign)
+		}
+		e.none(t)
 	}
 }
 

@@ -146,6 +146,21 @@ WITH RECURSIVE param AS (
   SELECT 8, 'foreign-table', 'foreign table ' || name, 'a foreign table has no row level security', format('REVOKE ALL ON %s FROM %s;', name, holders)
   FROM rel WHERE relkind = 'f' AND NOT shared AND holders IS NOT NULL
   UNION ALL
+  -- What a tenant's injected SQL could leave behind for others' queries to find: tables, operators, functions.
+  SELECT 8, 'temporary', 'database ' || quote_ident(datname), 'a temporary table stays on the pooled connection and hides the one of its name',
+    format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC, %s;', datname, (SELECT string_agg(quote_ident(rolname), ', ') FROM role))
+  FROM pg_catalog.pg_database WHERE datname = current_database() AND current_setting('search_path') !~ ', *pg_temp$'
+    AND EXISTS (SELECT FROM role WHERE NOT rolsuper AND oid <> datdba AND has_database_privilege(oid, datname, 'TEMPORARY'))
+  UNION ALL
+  SELECT 8, 'create', 'database ' || quote_ident(datname), 'schemas can be created in it', format('REVOKE CREATE ON DATABASE %I FROM PUBLIC, %s;', datname, (SELECT string_agg(quote_ident(rolname), ', ') FROM role))
+  FROM pg_catalog.pg_database WHERE datname = current_database() AND EXISTS (SELECT FROM role WHERE NOT rolsuper AND oid <> datdba AND has_database_privilege(oid, datname, 'CREATE'))
+  UNION ALL
+  SELECT 8, 'create', 'schema ' || quote_ident(nspname), 'functions and tables can be created in it', format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC, %s;', nspname, (SELECT string_agg(quote_ident(rolname), ', ') FROM role))
+  FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND EXISTS (SELECT FROM role WHERE NOT rolsuper AND oid <> nspowner AND has_schema_privilege(role.oid, pg_namespace.oid, 'CREATE'))
+  UNION ALL
+  SELECT 8, 'role-owner', 'schema ' || quote_ident(nspname), 'the role ' || rolname || ' owns it', format('ALTER SCHEMA %I OWNER TO %I;', nspname, owner)
+  FROM pg_catalog.pg_namespace JOIN role ON role.oid = nspowner, home WHERE nspname !~ '^pg_' AND nspname <> 'tenantmesh'
+  UNION ALL
   -- What tells of rows across tenants.
   SELECT 9, 'unique-key', format('%I on table %s', key, name), 'it tells whether another tenant has the value', fix FROM key
   UNION ALL

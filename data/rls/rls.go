@@ -10,7 +10,8 @@
 // [Pool.InTx] sets a variable, for the transaction alone, to a proof: tenant,
 // uid, expiry, a nonce and the key's ID under an HMAC-SHA-256. The policies that
 // [Schema.EnableSQL] writes let through the rows of the tenant whose proof the
-// function tenantmesh.uid() verifies, inside the database and once a statement. Without a proof, and with one that was tampered with, there are
+// function tenantmesh.uid() verifies, inside the database and once a statement.
+// Without a proof, and with one that was tampered with, there are
 // no rows. The key lies in a table that the application's role cannot read, so SQL
 // that sets the variable gets nothing.
 //
@@ -18,10 +19,14 @@
 //
 // # What remains possible
 //
-// Injected SQL does what it likes within the tenant of its transaction. It can also
-// keep a copy of that transaction's proof, and use it, for the same tenant
-// again, until it expires: [Config.MaxDuration] and five seconds later, at most.
-// Who holds the key is every tenant: give it to the workloads that run InTx alone.
+// Injected SQL does what it likes within the tenant of its transaction. It can keep
+// a copy of that transaction's proof, and use it for the same tenant until it
+// expires: [Config.MaxDuration] and five seconds later, at most. It learns from
+// EXPLAIN's estimates, sequences and sizes of tables what they tell of all
+// tenants' rows together, and it can write what it likes into shared tables.
+// SQL put into a text that is executed without arguments may be several
+// statements, and prepare some under pgx's names. Whoever holds the key is every
+// tenant: give it to the workloads that run InTx alone.
 package rls
 
 import (
@@ -213,16 +218,13 @@ func (p *Pool[T]) InTxWith(ctx context.Context, opts sql.TxOptions, fn func(tx T
 	if !validUID(tc.TenantUID()) {
 		return tenant.Deny(tenant.ContextMalformed, "rls: the context has no uid of its tenant")
 	}
-	start := p.cfg.now()
-	deadline := start.Add(p.cfg.MaxDuration)
+	deadline := p.cfg.now().Add(p.cfg.MaxDuration)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
 	if e := tc.Expires(); e.Before(deadline) {
 		deadline = e
 	}
-	ctx, cancel := context.WithTimeout(ctx, deadline.Sub(start))
-	defer cancel()
 	s, err := p.acquire(ctx)
 	if err != nil {
 		return err
@@ -247,8 +249,8 @@ func (p *Pool[T]) InTxWith(ctx context.Context, opts sql.TxOptions, fn func(tx T
 		return MapError(err)
 	}
 	// Past the deadline a statement may have found no rows for want of a proof.
-	if err := ctx.Err(); err != nil {
-		return err
+	if !p.cfg.now().Before(deadline) {
+		return fmt.Errorf("rls: the transaction took too long: %w", context.DeadlineExceeded)
 	}
 	if _, err := tenant.Require(ctx); err != nil {
 		return err

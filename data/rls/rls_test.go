@@ -128,8 +128,7 @@ func TestProofs(t *testing.T) {
 				CREATE FUNCTION public.right(text, int) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$;
 				CREATE FUNCTION public.encode(bytea, text) RETURNS text LANGUAGE sql AS $$ SELECT 'x' $$;
 				CREATE FUNCTION public.eq(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT true $$;
-				CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.eq);
-				CREATE TEMP TABLE keys (id text, secret bytea)`); err != nil {
+				CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.eq)`); err != nil {
 				return err
 			}
 			got, err := texts(t.Context(), tx, "SELECT body FROM notes")

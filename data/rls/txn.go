@@ -14,8 +14,9 @@ const (
 	// set puts the proof into the variable for the transaction. It is an argument, not part
 	// of the text, since pg_stat_activity shows texts to all sessions of the role.
 	set = "SELECT set_config('tenantmesh.proof', $1, true)"
-	// reset takes it off the session, where injected SQL may have put a copy.
-	reset = "RESET tenantmesh.proof"
+	// reset takes off the session what injected SQL may have set: a copy of the
+	// proof, or a search_path for others' queries.
+	reset = "RESET ALL"
 	// endTimeout is how long a roll-back may take.
 	endTimeout = 5 * time.Second
 )

@@ -75,7 +75,7 @@ func TestDatabase(t *testing.T) {
 	}
 	db.Exec(t, pgtest.Owner, string(install), key.InsertSQL(),
 		"CREATE TABLE records (tenant_id text, tenant_uid text, workload text, record text NOT NULL, PRIMARY KEY (tenant_uid, workload))",
-		rls.Schema{}.EnableSQL("public", "records", "text"), "GRANT SELECT ON records TO app")
+		rls.Schema{}.EnableSQL("public", "records", "text"), "GRANT SELECT ON records TO app", "REVOKE TEMPORARY ON DATABASE "+db.Name+" FROM PUBLIC")
 	d := mesh.Shop(time.Minute)
 	for i := range d.Workloads {
 		if d.Workloads[i].Name == "orders" {

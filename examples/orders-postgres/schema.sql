@@ -8,6 +8,7 @@ CREATE TABLE orders (
   PRIMARY KEY (tenant_uid, id)
 );
 GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO app;
+DO $$ BEGIN EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database()); END $$;
 INSERT INTO orders VALUES
   ('acme', '01JAX3V5Q8W7RBNXH2C4D6E8FG', '1001', 'anvil', 2),
   ('acme', '01JAX3V5Q8W7RBNXH2C4D6E8FG', '1002', 'rocket skates', 1),

@@ -36,7 +36,7 @@ func TestORMs(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.Exec(t, pgtest.Owner, string(install), key.InsertSQL(), string(schema), rls.Schema{}.EnableSQL("public", "orders", "text"),
-		"GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO app")
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO app", "REVOKE TEMPORARY ON DATABASE "+db.Name+" FROM PUBLIC")
 	p, err := pgxpool.New(t.Context(), db.DSN(pgtest.App))
 	if err != nil {
 		t.Fatal(err)
