@@ -312,7 +312,7 @@ type registry struct {
 // keyOf returns what a connection is known by; for an AuthInfo that is not ours
 // it is that of nil, which none is.
 func keyOf(info credentials.AuthInfo) weak.Pointer[url.URL] {
-	t, _ := info.(credentials.TLSInfo) //nolint:errcheck // see above
+	t, _ := info.(credentials.TLSInfo)
 	return weak.Make(t.SPIFFEID)
 }
 

@@ -355,7 +355,7 @@ func (r *run) server(name string, creds credentials.TransportCredentials, want t
 	go func() { served <- srv.Serve(lis) }()
 	defer func() {
 		srv.Stop()
-		_ = <-served // it was stopped
+		<-served // it was stopped
 	}()
 
 	// The real gateway is told that orders is there.
