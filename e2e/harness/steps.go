@@ -243,7 +243,7 @@ func without(doc, tenant string) string {
 
 // networkFaults are those of links.
 var networkFaults = []step{
-	fault("link cut", "nothing reaches inventory for 2 s", func(ctx context.Context, b *breakage) error {
+	fault("link cut", "nothing reaches inventory until calls fail, for 2 s at least", func(ctx context.Context, b *breakage) error {
 		before := b.load.Counts()
 		cut, restore, err := b.cutter(ctx)
 		if err != nil {
