@@ -120,6 +120,25 @@ func TestProofs(t *testing.T) {
 			t.Errorf("got %q, %v", got, err)
 		}
 	})
+	t.Run("D2 a plan that another role prepared", func(t *testing.T) {
+		c, err := pgx.Connect(t.Context(), db.DSN(pgtest.Superuser))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(context.Background())
+		for _, role := range []string{pgtest.Superuser, pgtest.App, pgtest.Superuser, pgtest.App} {
+			if _, err := c.Exec(t.Context(), "SET ROLE "+role); err != nil {
+				t.Fatal(err)
+			}
+			// The same statements, prepared once; one with the table in a sub-query, as in CVE-2024-10976.
+			for _, query := range []string{"SELECT body FROM notes", "SELECT * FROM (SELECT body FROM notes WHERE id = ANY (SELECT id FROM notes)) n"} {
+				got, err := texts(t.Context(), c, query)
+				if want := map[string]int{pgtest.Superuser: 1}[role]; err != nil || len(got) != want {
+					t.Errorf("%s as %s: %q, %v", query, role, got, err)
+				}
+			}
+		}
+	})
 	t.Run("D3 a schema in front does not change the function", func(t *testing.T) {
 		db.Exec(t, pgtest.Superuser, "GRANT CREATE ON SCHEMA public TO app")
 		if err := pgx.BeginFunc(t.Context(), p, func(tx pgx.Tx) error {
