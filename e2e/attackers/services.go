@@ -351,11 +351,14 @@ func (r *run) server(name string, creds credentials.TransportCredentials, want t
 	desc := meshv1.MeshService_ServiceDesc
 	desc.ServiceName = "mesh.v1.Orders"
 	srv.RegisterService(&desc, imp)
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(lis) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = srv.Serve(lis) // it is stopped
+	}()
 	defer func() {
 		srv.Stop()
-		<-served // it was stopped
+		<-served
 	}()
 
 	// The real gateway is told that orders is there.
