@@ -135,7 +135,7 @@ func (m *mixed) operation(ctx context.Context, a tenanttest.RLSAdapter, r *rand.
 			}
 			return err
 		}
-		for range 1 + r.IntN(5) {
+		for range 1 + r.IntN(9) {
 			if err := read(); err != nil {
 				return err
 			}
