@@ -92,7 +92,7 @@ func (k Key) proof(expires time.Time, tenant, uid string) string {
 	b = append(b, "1/"...)
 	b = append(b, k.id...)
 	b = append(b, '/')
-	b = strconv.AppendInt(b, expires.Unix(), 10)
+	b = strconv.AppendInt(b, expires.Add(time.Second-1).Unix(), 10) // rounded up
 	b = append(b, '/')
 	b = append(b, rand.Text()...)
 	b = append(b, '/')

@@ -156,7 +156,7 @@ func (p *Pool[T]) UseKey(ctx context.Context, k Key) error {
 func (p *Pool[T]) prove(ctx context.Context, c *pgx.Conn, k Key) error {
 	now := p.cfg.now()
 	t := txn{conn: c}
-	if err := t.begin(ctx, sql.TxOptions{ReadOnly: true}, k.proof(now.Add(leeway), probe, probe)); err != nil {
+	if err := t.begin(ctx, sql.TxOptions{ReadOnly: true}, k.proof(now.Add(2*leeway), probe, probe)); err != nil {
 		return err
 	}
 	defer t.rollback(ctx) //nolint:errcheck // the connection is closed then

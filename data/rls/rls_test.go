@@ -74,7 +74,7 @@ func TestProofs(t *testing.T) {
 		rows        int
 	}{
 		{"good", good, 1},
-		{"D3 expired", key.Proof(time.Now(), "acme", "uid-acme"), 0},
+		{"D3 expired", key.Proof(time.Now().Add(-time.Second), "acme", "uid-acme"), 0},
 		{"D3 by another key of its ID", other.Proof(soon, "acme", "uid-acme"), 0},
 		{"D3 under another key's ID", strings.Replace(good, "/k1/", "/k2/", 1), 0},
 		{"D3 by a key that is not there", newKey("k3").Proof(soon, "acme", "uid-acme"), 0},
