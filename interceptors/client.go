@@ -221,7 +221,7 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if err := out.record.Holder.Valid(); err != nil { // an attempt may come late
 		return nil, err
 	}
-	if err := out.mayHand(ctx, conn.PeerID()); err != nil {
+	if err := out.mayHave(ctx, conn.PeerID()); err != nil {
 		return nil, err
 	}
 	out.over(false) // an attempt before
@@ -243,8 +243,8 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	return sent.add(out, now, m), nil
 }
 
-// mayHand says whether the callee may have the context, by the policy of now.
-func (c *outbound) mayHand(ctx context.Context, callee spiffeid.ID) error {
+// mayHave says whether the callee may have the context, by the policy of now.
+func (c *outbound) mayHave(ctx context.Context, callee spiffeid.ID) error {
 	pol, err := c.g.policy()
 	if err != nil {
 		return err
@@ -253,7 +253,7 @@ func (c *outbound) mayHand(ctx context.Context, callee spiffeid.ID) error {
 	if err != nil {
 		return err
 	}
-	if err := pol.MayHand(id, callee); err != nil {
+	if err := pol.MayHave(id, callee); err != nil {
 		if !c.overlook(err) {
 			return err
 		}
@@ -339,7 +339,7 @@ func (s *clientStream) mayGoOn() error {
 		return nil
 	}
 	if conn, by := s.out.attempt.Load(), s.out.handed.Load(); by != nil && by != s.out.g.cfg.Policy.Current() {
-		if err := s.out.mayHand(s.ctx, conn.PeerID()); err != nil {
+		if err := s.out.mayHave(s.ctx, conn.PeerID()); err != nil {
 			return err
 		}
 	}

@@ -83,6 +83,10 @@ func (c *inbound) decide(p *policy.Policy, now time.Time) (policy.Decision, erro
 	if err := d.Err(); err != nil {
 		return d, err
 	}
+	// A caller may have been taken over, and hand us what it must not.
+	if err := p.MayHave(q.Claims.Tenant, c.conn.Local().ID); err != nil {
+		return d, err
+	}
 	if a := c.g.cfg.Authorizer; a != nil {
 		return d, c.ask(a, q)
 	}

@@ -97,28 +97,28 @@ func (p *Policy) MayCall(self spiffeid.ID, method string, declared *Declared) (d
 	return d
 }
 
-// MayHand says whether a context for a tenant may be handed to a workload: to one of a listed trust
-// domain that, where it is confined, has the tenant, and that no deny entry matches. What else the
-// workload may do with it is asked of the hop that it signs; it needs no entry to be called. MayHand
+// MayHave says whether a workload may have a context for a tenant: one of a listed trust
+// domain that, where it is confined, has the tenant, and that no deny entry matches. What else it
+// may do with the context is asked of the hop that it signs; it needs no entry to be called. MayHave
 // fails with [tenant.PolicyUnavailable], [tenant.WorkloadUnknown], [tenant.WorkloadDenied] or
 // [tenant.TenantNotBound].
-func (p *Policy) MayHand(t tenant.ID, to spiffeid.ID) error {
+func (p *Policy) MayHave(t tenant.ID, workload spiffeid.ID) error {
 	if p.Current() == nil {
 		return tenant.Deny(tenant.PolicyUnavailable, "there is no policy in force")
 	}
-	d := p.domains[to.TrustDomain().Name()]
+	d := p.domains[workload.TrustDomain().Name()]
 	if d == nil {
-		return tenant.Deny(tenant.WorkloadUnknown, "the trust domain of %q is not listed", to)
+		return tenant.Deny(tenant.WorkloadUnknown, "the trust domain of %q is not listed", workload)
 	}
-	if w, _ := d.deny.find(to.Path()); w != nil {
-		return denyBy(w.at, tenant.WorkloadDenied, "%s is denied by entry %q", to, w.name)
+	if w, _ := d.deny.find(workload.Path()); w != nil {
+		return denyBy(w.at, tenant.WorkloadDenied, "%s is denied by entry %q", workload, w.name)
 	}
 	listed, ok := p.tenants.find(t)
 	if !ok {
 		return tenant.Deny(tenant.TenantNotBound, "the tenant is not listed")
 	}
 	if d.tenants != nil && !d.tenants.has(t, tenant.ID{}, p.tenants.attributes(listed)) {
-		return denyBy(d.at, tenant.TenantNotBound, "trust domain %s is confined to other tenants", to.TrustDomain())
+		return denyBy(d.at, tenant.TenantNotBound, "trust domain %s is confined to other tenants", workload.TrustDomain())
 	}
 	return nil
 }

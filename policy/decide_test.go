@@ -633,8 +633,8 @@ func TestNoPolicyDeniesAll(t *testing.T) {
 					t.Errorf("%d: %v", i, d.Err())
 				}
 			}
-			if err := p.MayHand(mustTenant("acme"), id); tenant.ReasonOf(err) != tenant.PolicyUnavailable {
-				t.Errorf("MayHand: %v", err)
+			if err := p.MayHave(mustTenant("acme"), id); tenant.ReasonOf(err) != tenant.PolicyUnavailable {
+				t.Errorf("MayHave: %v", err)
 			}
 			if _, ok := p.TenantUID(mustTenant("acme")); ok || p.MaxTTL(id) != 0 || p.Version() != "" || p.Current() != nil {
 				t.Error("says something")
@@ -643,7 +643,7 @@ func TestNoPolicyDeniesAll(t *testing.T) {
 	}
 }
 
-func TestMayHand(t *testing.T) {
+func TestMayHave(t *testing.T) {
 	p := mesh(t)
 	for _, tt := range []struct {
 		name, tenant, to string
@@ -659,7 +659,7 @@ func TestMayHand(t *testing.T) {
 		{"P4 a tenant that is not listed", "initech", "gateway", tenant.TenantNotBound, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err := p.MayHand(mustTenant(tt.tenant), ids(tt.to)[0])
+			err := p.MayHave(mustTenant(tt.tenant), ids(tt.to)[0])
 			if tt.want == "" {
 				if err != nil {
 					t.Error(err)
