@@ -57,6 +57,7 @@ var straight = []struct {
 	{name: "H4 the partner for globex", path: attacktest.PartnerApp, target: "boundary", do: attacktest.Globex, want: tenant.TenantNotBound},
 	{name: "T9 the partner with a scope beyond its own", path: attacktest.PartnerApp, target: "boundary",
 		do: attacktest.Claim(func(c *pb.Claims) { c.Scope = []string{"orders.read", "orders.write"} }), want: tenant.ScopeNotAllowed},
+	{name: "H4 billing hands the partner what is globex's", path: "gateway orders billing", target: "partner", do: attacktest.Globex, want: tenant.TenantNotBound},
 	{name: "H5 the boundary passes the partner's chain on, to who has not its bundle", path: attacktest.PartnerApp + " boundary", target: "orders", want: tenant.SVIDUntrusted},
 	{name: "H4 the boundary starts a chain for what it was not handed, by an issuer", path: "boundary", target: "orders",
 		do: attacktest.Claim(func(c *pb.Claims) { c.Iss = loginIssuer }), want: tenant.IssuerNotAllowed},
