@@ -558,7 +558,7 @@ var i3 = []Attack{
 var others = []Attack{
 	{Name: "M1 an empty value", Path: handed, Do: Value(func(hops, _ *string) { *hops = "" }), Want: tenant.ContextMalformed, Hop: -1},
 	{Name: "M1 certificates without hops", Path: handed, Do: Value(func(hops, _ *string) { *hops = "-" }), Want: tenant.ContextMissing, Hop: -1},
-	{Name: "no context", Path: "gateway", Do: Value(func(hops, _ *string) { *hops = "-" }), Want: tenant.ContextMissing, Hop: -1},
+	{Name: "M2 no context, which nothing else stands in for", Path: "gateway", Do: Value(func(hops, _ *string) { *hops = "-" }), Want: tenant.ContextMissing, Hop: -1},
 	{Name: "D10 a tenant that was created anew", Path: handed,
 		Do: Claim(func(c *pb.Claims) { c.Tctx.TenantUid = "acme-uid-0" }), Want: tenant.TenantReplaced, Hop: 0},
 	{Name: "E1 an elevation that nothing grants", Path: handed,
