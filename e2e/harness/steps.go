@@ -479,6 +479,10 @@ func pushed(ctx context.Context, r *runner) error {
 		return err
 	}
 	gateway, orders := r.m.Process("gateway"), r.m.Process("orders")
+	// No stream shall end because its connection is old.
+	if err := orders.Restart(ctx, func(w *mesh.Workload) { w.MaxConnectionAge = time.Hour }); err != nil {
+		return err
+	}
 	r.out.progress("opening %d streams", r.streams)
 	before, err := orders.Status(ctx)
 	if err != nil {
@@ -532,7 +536,7 @@ func pushed(ctx context.Context, r *runner) error {
 	}
 	r.check("S3 streams and a policy push", against, "%d streams open; %d ended with TENANT_NOT_BOUND, the last %s after the push, %s after it was acknowledged; the others live; no goroutine is left",
 		r.streams, got.Ended["globex PermissionDenied TENANT_NOT_BOUND"], got.LastEnd.Sub(began).Round(time.Millisecond), max(got.LastEnd.Sub(acknowledged), 0).Round(time.Millisecond))
-	return nil
+	return orders.Restart(ctx, func(w *mesh.Workload) { w.MaxConnectionAge = 0 })
 }
 
 // streamLimit is how long it may take until all streams have ended: a second

@@ -87,6 +87,8 @@ type Workload struct {
 	// MaxPolicyAge is how long it goes on with a policy that is not confirmed; 0
 	// stands for the kit's own limit.
 	MaxPolicyAge time.Duration
+	// MaxConnectionAge bounds the age of connections to it; 0 stands for the mesh's own bound.
+	MaxConnectionAge time.Duration
 }
 
 // Call is a workload that another calls.

@@ -70,6 +70,17 @@ func (p *Process) Starts() int {
 	return p.starts
 }
 
+// Restart ends the process in order and starts it as its changed description has it.
+func (p *Process) Restart(ctx context.Context, change func(*Workload)) error {
+	if err := p.Stop(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	change(&p.env.Workload)
+	p.mu.Unlock()
+	return p.Start(ctx)
+}
+
 // Start starts the process, which is not running, and waits until it is ready.
 func (p *Process) Start(ctx context.Context) error {
 	if err := p.Launch(); err != nil {

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -167,7 +168,8 @@ func (e *Env) Guard(ctx context.Context) (*interceptors.Guard, error) {
 	}
 	e.closing = append(e.closing, e.policy.Close)
 	e.guard, err = interceptors.New(interceptors.Config{
-		Source: source, Policy: e.policy, Audit: e.trail, Clock: e.Now, MaxConnectionAge: e.MaxConnectionAge,
+		Source: source, Policy: e.policy, Audit: e.trail, Clock: e.Now,
+		MaxConnectionAge: cmp.Or(e.Workload.MaxConnectionAge, e.MaxConnectionAge),
 	})
 	if err == nil {
 		e.closing = append(e.closing, e.guard.Close)
