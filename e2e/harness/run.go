@@ -192,10 +192,13 @@ func everyone(g mesh.Generate) map[string]mesh.Generate {
 	return by
 }
 
+// callTimeout is the deadline of the calls behind faults.
+const callTimeout = 5 * time.Second
+
 // startLoad starts the load behind faults, unless it runs.
 func (r *runner) startLoad(ctx context.Context) (err error) {
 	if r.load == nil {
-		by := everyone(mesh.Generate{Rate: 300, Workers: 16})
+		by := everyone(mesh.Generate{Rate: 300, Timeout: callTimeout, Workers: 16})
 		// What the partner originates expires with its SVID, which is too short for
 		// clocks that are off: it goes no further than orders.
 		partner := by["partner"]

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -261,8 +262,8 @@ var networkFaults = []step{
 			return mending
 		}
 		b.mended()
-		b.spared(before, "nobody")
-		return err
+		// What was sent into the cut fails when its time is over.
+		return errors.Join(err, hold(ctx, callTimeout))
 	}),
 	fault("link slowed", "what passes between orders and billing takes 100 ms more in each direction, for 3 s", func(ctx context.Context, b *breakage) error {
 		const delay = 100 * time.Millisecond
