@@ -128,6 +128,7 @@ fuzz: ## Runs every fuzz target for FUZZTIME (10s) each, all of them though one 
 
 .PHONY: e2e
 e2e: ## Runs the mesh harness, on real SPIRE if SPIRE_BIN_DIR names its programs; E2EFLAGS='-calls 200000 -kills 40' for less.
+	@[ $$(id -u) != 0 ] || $(MAKE) packages DEB_PACKAGES=iproute2 # for network namespaces, which need root
 	@mkdir -p $(BIN)
 	@go build -o $(BIN)/harness ./e2e/harness
 	@exec $(BIN)/harness $(E2EFLAGS)
