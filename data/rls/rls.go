@@ -23,7 +23,8 @@
 // a copy of that transaction's proof, and use it for the same tenant until it
 // expires: [Config.MaxDuration] and five seconds later, at most. It learns from
 // EXPLAIN's estimates, sequences and sizes of tables what they tell of all
-// tenants' rows together, and it can write what it likes into shared tables.
+// tenants' rows together, and it can write what it likes into shared tables, and into
+// large objects, which have no row level security.
 // SQL put into a text that is executed without arguments may be several
 // statements, and prepare some under pgx's names. Whoever holds the key is every
 // tenant: give it to the workloads that run InTx alone.
