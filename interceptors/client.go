@@ -249,11 +249,7 @@ func (c *outbound) mayHave(ctx context.Context, callee spiffeid.ID) error {
 	if err != nil {
 		return err
 	}
-	id, err := tenant.ParseID(c.record.Tenant)
-	if err != nil {
-		return err
-	}
-	if err := pol.MayHave(id, callee); err != nil {
+	if err := pol.MayHave(c.chain.View().Tenant, callee); err != nil {
 		if !c.overlook(err) {
 			return err
 		}
