@@ -228,21 +228,3 @@ func ipIn(ctx context.Context, name string, commands ...string) error {
 	}
 	return nil
 }
-
-// startForLife starts a program that is killed when this process ends, however
-// that ends, and closes exited when the program has ended.
-func startForLife(cmd *exec.Cmd, exited chan struct{}) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	go func() {
-		// The signal comes when this thread ends, so it must not before the program.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-			close(exited)
-		}
-	}()
-	return <-started
-}

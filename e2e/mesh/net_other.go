@@ -23,15 +23,3 @@ func (*host) cut(context.Context, bool) error             { return errNoNamespac
 func (*host) start(cmd *exec.Cmd) error                   { return cmd.Start() }
 func sweepNetworks() error                                { return nil }
 func alive(pid int) bool                                  { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
-
-func startForLife(cmd *exec.Cmd, exited chan struct{}) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	go func() {
-		_ = cmd.Wait()
-		close(exited)
-	}()
-	return nil
-}

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"github.com/tenantmesh/tenantmesh/internal/child"
 )
 
 // spire is a Domain on a spire-server and a spire-agent of its own, which are
@@ -48,7 +50,7 @@ type spireEntry struct {
 // program runs until it is stopped.
 type program struct {
 	cmd    *exec.Cmd
-	exited chan struct{}
+	exited <-chan struct{}
 	log    string
 }
 
@@ -172,7 +174,7 @@ func (s *spire) agentID() string            { return "spiffe://" + s.td.Name + "
 
 // run starts a program that ends with this process, however that ends.
 func (s *spire) run(name string, args ...string) (*program, error) {
-	p := &program{exited: make(chan struct{}), log: filepath.Join(s.dir, name+".log")}
+	p := &program{log: filepath.Join(s.dir, name+".log")}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -181,7 +183,12 @@ func (s *spire) run(name string, args ...string) (*program, error) {
 	p.cmd = exec.Command(s.path(name), args...) //nolint:gosec,noctx // it is what was asked for, and ends by stop
 	p.cmd.Dir = s.dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	return p, startForLife(p.cmd, p.exited)
+	// A group of its own: Ctrl-C in a terminal is for the driver, which ends it.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if p.exited, err = child.Start(p.cmd, syscall.SIGKILL); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // stop ends the program with a signal and waits for its end.

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +23,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tenantmesh/tenantmesh/internal/child"
 )
 
 // The roles of every database: its owner, who owns what tests make, and the
@@ -246,19 +247,9 @@ func (c *cluster) run(dir string, port int, end syscall.Signal, path string, arg
 	var text strings.Builder
 	cmd := exec.Command(path, args...) //nolint:noctx,gosec // stop ends it; find found it
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &text, &text
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.cred, Pdeathsig: end}
-	started, exited := make(chan error), make(chan struct{})
-	go func() {
-		// Pdeathsig speaks of the thread that starts the program.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-		close(exited)
-	}()
-	if err := <-started; err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.cred}
+	exited, err := child.Start(cmd, end)
+	if err != nil {
 		return nil, err
 	}
 	stop = func() {
