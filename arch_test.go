@@ -71,7 +71,7 @@ var table = []row{
 	{pkg: "data/cache/...", imports: slices.Concat(spiffeID, []string{"github.com/redis/go-redis/v9", "github.com/maypok86/otter/v2"}), drivers: true},
 	{pkg: "data/queue/...", imports: slices.Concat(protobuf, spiffeID, []string{"github.com/nats-io/nats.go", "github.com/twmb/franz-go"}), drivers: true},
 	{pkg: "tenanttest", imports: slices.Concat(grpc, spiffe)},
-	{pkg: "internal/child", noGRPC: true}, // only for tests and the harness
+	{pkg: "internal/child", noGRPC: true},                                                 // only for tests and the harness
 	{pkg: "internal/pgtest", imports: []string{"github.com/jackc/pgx/v5"}, drivers: true}, // only for tests
 	{pkg: "cmd/...", imports: anything, drivers: true},
 	{pkg: "conformance/...", imports: slices.Concat(protobuf, spiffe)},
