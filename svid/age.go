@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // Status says how a workload's identity is doing, for a health check or a metric.
@@ -30,10 +31,11 @@ type Status struct {
 func (s *Source) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.snap == nil {
+	snap := s.snap.Load()
+	if snap == nil {
 		return Status{Err: s.err}
 	}
-	own := s.snap.SVID
+	own := snap.SVID
 	overdue, expires := age(own.Certificates)
 	now := time.Now()
 	return Status{
@@ -73,18 +75,19 @@ func (s *Source) watchAge() {
 	if s.alarm != nil {
 		s.alarm.Stop()
 	}
-	if s.snap == nil {
+	snap := s.snap.Load()
+	if snap == nil {
 		return
 	}
-	own := s.snap.SVID
+	own := snap.SVID
 	renew, expires := age(own.Certificates)
 	now, next := time.Now(), renew
 	if !now.Before(renew) {
-		s.raise(overdue, "the SVID was not renewed at half of its life; it is used until it expires")
+		s.raise(own, overdue, "the SVID was not renewed at half of its life; it is used until it expires")
 		next = expires
 	}
 	if !now.Before(expires) {
-		s.raise(expired, "the SVID has expired; every call is refused")
+		s.raise(own, expired, "the SVID has expired; every call is refused")
 		return
 	}
 	s.alarm = time.AfterFunc(time.Until(next), func() {
@@ -95,10 +98,10 @@ func (s *Source) watchAge() {
 }
 
 // raise logs an alarm about the SVID in use; s.mu is held.
-func (s *Source) raise(to stage, text string) {
+func (s *Source) raise(own *x509svid.SVID, to stage, text string) {
 	if s.alarmed >= to {
 		return
 	}
 	s.alarmed = to
-	s.log.Error(text, "id", s.snap.SVID.ID.String(), "not_after", expiry(s.snap.SVID.Certificates), "socket", s.addr, "error", s.err)
+	s.log.Error(text, "id", own.ID.String(), "not_after", expiry(own.Certificates), "socket", s.addr, "error", s.err)
 }

@@ -67,7 +67,11 @@ func (c *Conn) Check() error {
 	if err != nil {
 		return err
 	}
-	now := c.creds.now()
+	return c.CheckAt(snap, c.creds.now())
+}
+
+// CheckAt is [Conn.Check] for who has asked already what identity is in force and what time it is.
+func (c *Conn) CheckAt(snap *Snapshot, now time.Time) (err error) {
 	peer := c.peer.Load()
 	if peer.generation == snap.Generation {
 		err = peer.verified.Valid(now)

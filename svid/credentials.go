@@ -305,29 +305,38 @@ func explain(err error, client bool) error {
 // keep that alive: the entry goes with the garbage, also where gRPC drops a
 // connection right after the handshake without closing what we returned.
 type registry struct {
-	mu    sync.RWMutex
+	mu    sync.Mutex
 	known map[weak.Pointer[url.URL]]*Conn // nil for one that is closed
+	// inUse holds those on which there were calls, by *url.URL: gRPC closes them. Making a
+	// weak pointer takes long beside looking one up.
+	inUse sync.Map
 }
 
 // keyOf returns what a connection is known by; for an AuthInfo that is not ours
-// it is that of nil, which none is.
-func keyOf(info credentials.AuthInfo) weak.Pointer[url.URL] {
+// it is nil, which none is known by.
+func keyOf(info credentials.AuthInfo) *url.URL {
 	t, _ := info.(credentials.TLSInfo)
-	return weak.Make(t.SPIFFEID)
+	return t.SPIFFEID
 }
 
 // get returns an open connection.
-func (r *registry) get(key weak.Pointer[url.URL]) (*Conn, bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	c := r.known[key]
+func (r *registry) get(id *url.URL) (*Conn, bool) {
+	if c, ok := r.inUse.Load(id); ok {
+		return c.(*Conn), true //nolint:errcheck // nothing else is stored
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.known[weak.Make(id)]
+	if c != nil {
+		r.inUse.Store(id, c)
+	}
 	return c, c != nil
 }
 
-func (r *registry) closed(key weak.Pointer[url.URL]) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	c, known := r.known[key]
+func (r *registry) closed(id *url.URL) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, known := r.known[weak.Make(id)]
 	return known && c == nil
 }
 
@@ -344,6 +353,7 @@ func (r *registry) add(id *url.URL, c *Conn) (forget func()) {
 		if r.known[key] != nil { // else it is gone already
 			r.known[key] = nil
 		}
+		r.inUse.Delete(id)
 	}
 }
 

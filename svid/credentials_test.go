@@ -234,6 +234,9 @@ func TestConn(t *testing.T) {
 		if _, ok := server.Conn(s.info); ok {
 			t.Error("the server's end is still known")
 		}
+		if n := svid.InUse(client) + svid.InUse(server); n != 0 {
+			t.Errorf("%d of the connections are still kept for use", n)
+		}
 		if !client.Closed(c.info) || !server.Closed(s.info) || server.Closed(c.info) || client.Closed(credentials.TLSInfo{}) {
 			t.Error("it is not known to be closed, or another is")
 		}
@@ -252,9 +255,10 @@ func TestConn(t *testing.T) {
 				t.Fatal(err)
 			}
 			runtime.GC()
-			if _, ok := client.Conn(info); !ok {
-				t.Error("a connection in use was forgotten")
+			if svid.OpenConns(client) != 1 { // not Conn: gRPC asks for those alone that it closes
+				t.Error("a connection that is held was forgotten")
 			}
+			runtime.KeepAlive(info)
 			cRaw.Close()
 			sRaw.Close()
 		}()

@@ -11,8 +11,8 @@ import (
 
 // OpenConns returns how many open connections the registry holds.
 func OpenConns(c *Credentials) (n int) {
-	c.conns.mu.RLock()
-	defer c.conns.mu.RUnlock()
+	c.conns.mu.Lock()
+	defer c.conns.mu.Unlock()
 	for _, conn := range c.conns.known {
 		if conn != nil {
 			n++
@@ -23,9 +23,15 @@ func OpenConns(c *Credentials) (n int) {
 
 // KnownConns returns how many it holds, with those that are closed.
 func KnownConns(c *Credentials) int {
-	c.conns.mu.RLock()
-	defer c.conns.mu.RUnlock()
+	c.conns.mu.Lock()
+	defer c.conns.mu.Unlock()
 	return len(c.conns.known)
+}
+
+// InUse returns how many connections it keeps for calls.
+func InUse(c *Credentials) (n int) {
+	c.conns.inUse.Range(func(any, any) bool { n++; return true })
+	return n
 }
 
 // Expecting returns a connection that differs from c in who the server must be.

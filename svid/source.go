@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -44,9 +45,10 @@ type Source struct {
 	close  sync.Once
 	closed error
 
+	snap atomic.Pointer[Snapshot] // nil without an identity; stored only with mu held
+
 	mu         sync.Mutex
-	snap       *Snapshot // nil without an identity
-	err        error     // why there is none, or the last failure since the last update
+	err        error // why there is none, or the last failure since the last update
 	generation uint64
 	lost       bool          // the watch failed since the last update
 	changed    chan struct{} // closed on the next change
@@ -127,14 +129,12 @@ func NewSource(ctx context.Context, opts ...Option) (*Source, error) {
 // [tenant.IdentityUnavailable] once the Source is closed or the Workload API
 // has withdrawn the identity.
 func (s *Source) Snapshot() (*Snapshot, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.snap != nil:
-		return s.snap, nil
-	case s.err != nil:
+	if snap := s.snap.Load(); snap != nil {
+		return snap, nil
+	}
+	if err := s.lastError(); err != nil {
 		// Not wrapped: the agent's status is not to become that of a call.
-		return nil, tenant.Deny(tenant.IdentityUnavailable, "no identity from %s: %v", s.addr, s.err)
+		return nil, tenant.Deny(tenant.IdentityUnavailable, "no identity from %s: %v", s.addr, err)
 	}
 	return nil, tenant.Deny(tenant.IdentityUnavailable, "no identity from %s yet", s.addr)
 }
@@ -195,10 +195,9 @@ func (s *Source) lastError() error {
 
 // set makes snap the identity, nil for none; s.mu is held.
 func (s *Source) set(snap *Snapshot) {
-	if s.snap == nil || snap == nil || !sameLeaf(s.snap, snap) {
+	if was := s.snap.Swap(snap); was == nil || snap == nil || !sameLeaf(was, snap) {
 		s.alarmed = fresh
 	}
-	s.snap = snap
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.watchAge()
@@ -221,20 +220,21 @@ func (w watcher) OnX509ContextUpdate(x *workloadapi.X509Context) {
 		s.withdraw(err)
 		return
 	}
+	last := s.snap.Load()
 	if _, bad := leaf.ID(own.Certificates[0]); bad != nil {
 		err = fmt.Errorf("the agent gave an SVID that this profile does not allow: %w", bad)
-		if s.snap == nil {
+		if last == nil {
 			s.err = err
 			return
 		}
 		// The last one still holds; what else the agent says counts.
-		s.log.Error("keeping the last SVID", "id", s.snap.SVID.ID.String(), "socket", s.addr, "error", err)
-		own = s.snap.SVID
+		s.log.Error("keeping the last SVID", "id", last.SVID.ID.String(), "socket", s.addr, "error", err)
+		own = last.SVID
 	}
 	back := s.lost
 	s.err, s.lost = err, false
 	next := &Snapshot{SVID: own, Bundles: x.Bundles, Generation: s.generation + 1}
-	if s.snap != nil && sameLeaf(s.snap, next) && sameBundles(s.snap, next) {
+	if last != nil && sameLeaf(last, next) && sameBundles(last, next) {
 		if back {
 			s.log.Info("the Workload API is back", "id", own.ID.String(), "socket", s.addr)
 		}
@@ -266,10 +266,10 @@ func (w watcher) OnX509ContextWatchError(err error) {
 		return
 	}
 	s.err = err
-	if s.snap != nil && !s.lost { // once per outage
+	if last := s.snap.Load(); last != nil && !s.lost { // once per outage
 		s.lost = true
-		s.log.Warn("the Workload API is away; keeping the last identity", "id", s.snap.SVID.ID.String(),
-			"not_after", s.snap.SVID.Certificates[0].NotAfter, "socket", s.addr, "error", err)
+		s.log.Warn("the Workload API is away; keeping the last identity", "id", last.SVID.ID.String(),
+			"not_after", last.SVID.Certificates[0].NotAfter, "socket", s.addr, "error", err)
 	}
 }
 
@@ -277,10 +277,11 @@ func (w watcher) OnX509ContextWatchError(err error) {
 // s.mu is held.
 func (s *Source) withdraw(why error) {
 	s.err = why
-	if s.snap == nil {
+	last := s.snap.Load()
+	if last == nil {
 		return
 	}
-	s.log.Error("identity withdrawn", "id", s.snap.SVID.ID.String(), "socket", s.addr, "error", why)
+	s.log.Error("identity withdrawn", "id", last.SVID.ID.String(), "socket", s.addr, "error", why)
 	s.set(nil)
 }
 
