@@ -98,18 +98,18 @@ func (s slogSink) Record(ctx context.Context, e Event) error {
 		level = slog.LevelError
 	}
 	r := slog.NewRecord(e.Time, level, "tenantmesh decision", 0)
-	r.AddAttrs(e.attrs()...)
+	var room [20]slog.Attr // for all
+	r.AddAttrs(e.attrs(room[:0])...)
 	return s.h.Handle(ctx, r)
 }
 
-// attrs lists the fields of e that say something.
-func (e Event) attrs() []slog.Attr {
-	attrs := []slog.Attr{
+// attrs appends the fields of e that say something.
+func (e *Event) attrs(attrs []slog.Attr) []slog.Attr {
+	attrs = append(attrs,
 		slog.String("decision_id", e.DecisionID),
 		slog.String("point", string(e.Point)),
 		slog.Bool("allowed", e.Allowed),
-		slog.Bool("proven", e.Proven),
-	}
+		slog.Bool("proven", e.Proven))
 	for _, f := range []struct{ name, value string }{
 		{"reason", string(e.Reason)}, {"detail", e.Detail},
 		{"tenant", e.Tenant}, {"sub", e.Subject}, {"txn", e.Transaction},
