@@ -417,6 +417,15 @@ var h5 = []attack{
 	{name: "H5 an earlier hop of a bundle removed since", call: calls, do: func(_ testing.TB, c *capture) {
 		c.want.Bundles = x509bundle.NewSet()
 	}, want: tenant.SVIDUntrusted, hop: 0, proof: true},
+	{name: "H5 I4 an earlier hop of an authority removed since, though the last is of another", call: calls, do: func(t testing.TB, c *capture) {
+		other := newCA(nil)
+		c.replace(0, other.issue("gateway"))
+		c.want.Bundles = x509bundle.FromX509Authorities(c.want.Self.TrustDomain(), []*x509.Certificate{root().cert, other.cert})
+		if _, err := c.verify(t); err != nil {
+			t.Fatalf("before it was removed: %v", err)
+		}
+		c.want.Bundles = root().bundles()
+	}, want: tenant.SVIDUntrusted, hop: 0, proof: true},
 	{name: "H5 an earlier hop by another authority of the same name", call: calls, do: func(_ testing.TB, c *capture) {
 		c.replace(1, newCA(nil).issue("orders"))
 	}, want: tenant.SVIDUntrusted, hop: 1, proof: true},
@@ -748,7 +757,7 @@ var h7 = func() []attack {
 		{"a byte less", calls, 1, raw(func(b []byte) []byte { return b[:len(b)-1] })},
 		{"a group", calls, 1, raw(func(b []byte) []byte { return append(b, 0xa3, 0x06, 0xa4, 0x06) })},
 		{"an empty statement", calls, -1, func(_ testing.TB, c *capture) {
-			c.text = func(m *Metadata) { m.Hops = encodeText([]byte{0x0a, 2, 0x0a, 0}) }
+			c.text = func(m *Metadata) { m.Hops = encodeText("", []byte{0x0a, 2, 0x0a, 0}) }
 		}}, // hops{statement: ""} written out
 		{"invalid UTF-8", calls, 0, swap("tx-canary", "tx-\xffanary")},
 		{"an overlong form of UTF-8", calls, 0, swap("tx-canary", "tx-\xc0\xafnary")},
@@ -774,7 +783,7 @@ var h7 = func() []attack {
 			}
 		}},
 		{"padding of the certificates", calls, -1, text(func(m *Metadata) { m.Certs += "=" })},
-		{"certificates that are no message", calls, -1, text(func(m *Metadata) { m.Certs = encodeText([]byte{0}) })},
+		{"certificates that are no message", calls, -1, text(func(m *Metadata) { m.Certs = encodeText("", []byte{0}) })},
 
 		// Statements.
 		{"no signer", calls, 1, statement(func(s *pb.Statement) { s.X5TS256 = nil })},

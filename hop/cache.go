@@ -6,28 +6,29 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unique"
 )
 
 // Cache remembers results of verification that do not change: signatures that verified,
-// statements that parsed, certificates that chain to the bundles of a generation.
+// the hops before the last of chains that did, certificates that chain to the bundles of a generation.
 // Each is known by everything that entered it, and only successes are kept, so
 // [Verify] gives the same answer with a Cache as without. It is bounded, and what
 // one peer brings takes no room from other peers. The zero Cache is empty and ready; it
 // is safe for concurrent use, and not to be copied.
 type Cache struct {
 	signatures store[proof, struct{}]
-	statements store[string, *Statement] // by their encoding
-	signers    store[string, *signer]    // by the encoding of their CertificateChain
+	prefixes   store[string, *prefix] // by their encoding
+	signers    store[string, *signer] // by the encoding of their CertificateChain
 	peers      store[*x509.Certificate, *presented]
 
 	mu      sync.Mutex
 	flights map[proof]*flight
 }
 
-// The most entries of each store. An entry takes some 500 bytes, 2 KiB and 8 KiB.
+// The most entries of each store. An entry takes some 500 bytes, 4 KiB and 8 KiB.
 const (
 	maxSignatures = 4096
-	maxStatements = 2048
+	maxPrefixes   = 1024
 	maxSigners    = 512
 )
 
@@ -59,16 +60,21 @@ type proof struct {
 	signature string
 }
 
-// parse parses the statement of a hop. A last hop's is new, most likely.
-func (c *Cache) parse(h *sealed, last bool) (*Statement, error) {
-	if c == nil || last {
-		return parseStatement(h.encoded)
+// prefix is the hops before the last of a chain that verified: several calls that a workload makes
+// with the context of one share them.
+type prefix struct {
+	hops []signed
+	sum  hash                  // of the last one's statement
+	text unique.Handle[string] // of the signers' certificates
+}
+
+// prefix returns the hops that are encoded so, if they are remembered.
+func (c *Cache) prefix(encoding string) *prefix {
+	if c == nil || encoding == "" {
+		return nil
 	}
-	if s, ok := c.statements.get(h.encoded); ok {
-		return s, nil
-	}
-	h.encoded = strings.Clone(h.encoded) // without the metadata around it
-	return parseStatement(h.encoded)
+	p, _ := c.prefixes.get(encoding)
+	return p
 }
 
 // flight is a verification under way.

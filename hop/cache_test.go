@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
 	pb "github.com/tenantmesh/tenantmesh/proto/tenantmesh/v1"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
@@ -218,8 +220,8 @@ func TestCacheForgetsNoCheck(t *testing.T) {
 	if n := len(want.Cache.peers.all); n != 1 {
 		t.Errorf("%d peers are remembered, want 1", n)
 	}
-	if n := len(want.Cache.statements.all); n != 2 {
-		t.Errorf("%d statements are remembered, want the 2 before the last", n)
+	if n := len(want.Cache.prefixes.all); n != 1 {
+		t.Errorf("the hops before the last are remembered %d times, want 1", n)
 	}
 }
 
@@ -358,5 +360,31 @@ func TestNoCache(t *testing.T) {
 	c.want.Generation = 1
 	if _, err := Verify(c.metadata(t), c.want); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOnward: of chains that a workload got by different ways, each goes on with the certificates of its own.
+func TestOnward(t *testing.T) {
+	p := path("gateway", "orders", "inventory", "stock")
+	cache := new(Cache)
+	for i, first := range []*x509svid.SVID{p[0], root().issue("portal"), p[0]} {
+		chain := must(Begin(goodClaims()))
+		way := append([]*x509svid.SVID{first}, p[1:]...)
+		for hop, signer := range way[:len(way)-1] {
+			callee := way[hop+1]
+			m := must(chain.Sign(signer, Handover{Kind: Call, Audience: callee.ID.String(), Target: methodOf(callee), Binding: [32]byte{1}, Now: noon}))
+			want := Expected{
+				Kind: Call, Peer: signer.Certificates, Self: callee.ID, Target: methodOf(callee), Binding: [32]byte{1},
+				Bundles: root().bundles(), Generation: 1, Now: noon,
+			}
+			if _, err := Verify(m, want); err != nil {
+				t.Errorf("H9 chain %d at hop %d: %v", i, hop, err)
+			}
+			want.Cache = cache
+			var err error
+			if chain, err = Verify(m, want); err != nil {
+				t.Fatalf("H9 chain %d at hop %d, with a cache: %v", i, hop, err)
+			}
+		}
 	}
 }

@@ -119,6 +119,10 @@ func send(t testing.TB, claims *Claims, path []*x509svid.SVID, change func(i int
 			if err := fromText(m.Certs, c.certs); err != nil {
 				t.Fatalf("certs: %v", err)
 			}
+			// So that attacks on it meet a cache that knows what they are made of.
+			if _, err := c.verify(t); err != nil {
+				t.Fatalf("Verify: %v", err)
+			}
 			return c
 		}
 		if chain, err = Verify(m, want); err != nil {
@@ -317,7 +321,7 @@ func batches(t testing.TB, depth, size, n int) (calls []Metadata, want Expected)
 		b := new(batch)
 		var hops []*sealed
 		for range min(size, n-len(calls)) {
-			h := &sealed{encoded: string(must(must(chain.next(signer, to)).Marshal()))}
+			h := &sealed{encoded: string(must(must((&Signer{SVID: signer}).next(chain, to)).Marshal()))}
 			hops = append(hops, h)
 			b.leaves = append(b.leaves, leafHash(h.encoded))
 		}

@@ -25,9 +25,10 @@ type Chain struct {
 	claims *Claims
 	hops   []signed
 	scopes []string // in force after all narrowings
-	// What goes before the next hop on the wire: the encoded hops, and the
+	// What goes before the next hop on the wire: the encoded hops, what they came as, and the
 	// certificates of their signers, as text that is made when it is needed.
 	sent string
+	came Metadata
 	text *lazyText
 }
 
@@ -74,6 +75,18 @@ type signer struct {
 	id         spiffeid.ID
 	malformed  error // the leaf has not the form of an SVID
 	verified   atomic.Pointer[verified]
+	kept       atomic.Bool // by a Cache
+	onward     atomic.Pointer[onward]
+}
+
+// onward is the certificates with which the last chain goes on that a signer brought: those that
+// came with it, and the signer's own. Most of its chains came the same way.
+type onward struct{ came, text string }
+
+func newSigner(chain string, certs []*x509.Certificate) *signer {
+	s := &signer{chain: chain, certs: certs, thumbprint: leaf.Thumbprint(certs[0])}
+	s.id, s.malformed = leaf.ID(certs[0])
+	return s
 }
 
 // verified is a signer that chains to the bundles of a generation.
@@ -226,8 +239,9 @@ func (c *Chain) Sign(svid *x509svid.SVID, to Handover) (Metadata, error) {
 	return (&Signer{SVID: svid, MaxBatch: 1}).Sign(context.Background(), c, to)
 }
 
-// next returns the statement that hands the chain on.
-func (c *Chain) next(svid *x509svid.SVID, to Handover) (*Statement, error) {
+// next returns the statement by which s hands the chain on.
+func (s *Signer) next(c *Chain, to Handover) (*Statement, error) {
+	svid := s.SVID
 	if len(c.hops) >= MaxHops {
 		return nil, tenant.Deny(tenant.ChainTooLong, "a chain has at most %d hops", MaxHops)
 	}
@@ -241,10 +255,11 @@ func (c *Chain) next(svid *x509svid.SVID, to Handover) (*Statement, error) {
 	if !to.Now.Before(own.NotAfter) {
 		return nil, tenant.Deny(tenant.IdentityUnavailable, "the SVID of this connection expired at %s", own.NotAfter.Format(time.RFC3339))
 	}
-	s := &Statement{
+	s.once.Do(func() { s.thumbprint = leaf.Thumbprint(own) })
+	next := &Statement{
 		Kind:      to.Kind,
 		Index:     len(c.hops),
-		Signer:    leaf.Thumbprint(own),
+		Signer:    s.thumbprint,
 		Audience:  to.Audience,
 		Target:    to.Target,
 		Binding:   to.Binding,
@@ -256,28 +271,29 @@ func (c *Chain) next(svid *x509svid.SVID, to Handover) (*Statement, error) {
 	if random == nil {
 		random = rand.Reader
 	}
-	if _, err := io.ReadFull(random, s.TokenID[:]); err != nil {
+	if _, err := io.ReadFull(random, next.TokenID[:]); err != nil {
 		return nil, tenant.Deny(tenant.Internal, "no randomness: %w", err)
 	}
-	if s.Index == 0 {
-		s.Claims = c.claims
+	if next.Index == 0 {
+		next.Claims = c.claims
 	} else {
-		last := c.hops[s.Index-1]
-		s.Prev = last.sum()
-		s.Expires = earlier(s.Expires, last.statement.Expires)
+		last := c.hops[next.Index-1]
+		next.Prev = last.sum()
+		next.Expires = earlier(next.Expires, last.statement.Expires)
 	}
-	if _, err := narrow(append(c.statements(), s)); err != nil {
+	if _, err := narrow(append(c.statements(), next)); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return next, nil
 }
 
 // encode returns the chain with one more hop for the wire.
 func (c *Chain) encode(next *sealed) Metadata {
 	m := Metadata{Certs: c.certs()}
 	scratch(func(b []byte) []byte {
-		b = appendMessage(append(b, c.sent...), 1, next.append)
-		m.Hops = encodeText(b)
+		whole := len(c.sent) / 3 // four characters for three bytes: of these it stays as it is
+		b = appendMessage(append(b, c.sent[3*whole:]...), 1, next.append)
+		m.Hops = encodeText(c.came.Hops[:4*whole], b)
 		return b
 	})
 	return m
@@ -287,7 +303,15 @@ func (c *Chain) certs() string {
 	if len(c.hops) == 0 {
 		return ""
 	}
-	c.text.once.Do(func() { c.text.certs = c.encodeCerts() })
+	c.text.once.Do(func() {
+		last := c.hops[len(c.hops)-1].by
+		o := last.onward.Load()
+		if o == nil || o.came != c.came.Certs {
+			o = &onward{c.came.Certs, c.encodeCerts()}
+			last.onward.Store(o)
+		}
+		c.text.certs = o.text
+	})
 	return c.text.certs
 }
 
@@ -302,7 +326,7 @@ func (c *Chain) encodeCerts() string {
 			b = appendElement(b, 1, h.by.chain)
 		}
 	}
-	return encodeText(b)
+	return encodeText("", b)
 }
 
 func (c *Chain) statements() []*Statement {

@@ -70,6 +70,9 @@ func ParseMetadata(headers map[string][]string) (Metadata, error) {
 // IsMetadataKey reports whether a header's name is one of the kit's keys, or
 // one that a reader who is less exact could take for one (SPEC.md, section 3).
 func IsMetadataKey(name string) bool {
+	if len(name) < len(HopsKey) { // as are those of gRPC; nothing plain is longer than its name
+		return false
+	}
 	plain, _ := claimed.Plain(name)
 	return plain == HopsKey || plain == CertsKey
 }

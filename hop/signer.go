@@ -26,7 +26,9 @@ type Signer struct {
 	// Nil stands for never.
 	Busy func() bool
 
-	queues [Grant]queue // by kind: a signature is for statements of one
+	once       sync.Once
+	thumbprint hash         // of the SVID's leaf
+	queues     [Grant]queue // by kind: a signature is for statements of one
 }
 
 // queue holds the statements of a kind that wait.
@@ -59,7 +61,7 @@ const (
 // statement waits for a signature. A signature once begun is made, also for the
 // others, whatever becomes of ctx.
 func (s *Signer) Sign(ctx context.Context, c *Chain, to Handover) (Metadata, error) {
-	next, err := c.next(s.SVID, to)
+	next, err := s.next(c, to)
 	if err != nil {
 		return Metadata{}, err
 	}

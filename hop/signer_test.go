@@ -98,7 +98,7 @@ func (r *rig) verified(t *testing.T, o outcome) uint32 {
 	if _, err := Verify(o.m, r.want); err != nil {
 		t.Fatal(err)
 	}
-	return must(parseHops(must(decodeText(o.m.Hops))))[0].size
+	return must(parseHops(nil, must(decodeText(o.m.Hops))))[0].size
 }
 
 // What waits while a signature is made is signed together.
@@ -400,7 +400,7 @@ func TestSignConcurrently(t *testing.T) {
 				if _, err := Verify(m, r.want); err != nil {
 					t.Error(err)
 				}
-				if must(parseHops(must(decodeText(m.Hops))))[0].size > 1 {
+				if must(parseHops(nil, must(decodeText(m.Hops))))[0].size > 1 {
 					together.Add(1)
 				}
 			}

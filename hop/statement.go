@@ -244,15 +244,16 @@ func ValidMethod(s string) bool {
 
 // isName reports whether s is a protobuf name, with dots between its parts.
 func isName(s string) bool {
-	for more := true; more; {
-		var part string
-		if part, s, more = strings.Cut(s, "."); part == "" || strings.ContainsFunc(part, isNoNameRune) {
+	part := false // has begun
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '_' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z':
+			part = true
+		case c == '.' && part:
+			part = false
+		default:
 			return false
 		}
 	}
-	return true
-}
-
-func isNoNameRune(r rune) bool {
-	return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	return part
 }

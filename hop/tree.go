@@ -55,30 +55,42 @@ func (h *sealed) root() (root hash, ok bool) {
 	return root, len(rest) == 0
 }
 
-// hashTree holds the hashes of each level, the leaves first and the root last.
-type hashTree [][]hash
+// hashTree holds the hashes of each level one after the other, the leaves first and the root
+// last: the paths of all leaves share the text.
+type hashTree []string
 
 func newHashTree(leaves []hash) hashTree {
-	t := hashTree{leaves}
-	for level := leaves; len(level) > 1; {
-		var above []hash
+	var t hashTree
+	for level := leaves; ; {
+		t = append(t, levelText(level))
+		if len(level) <= 1 {
+			return t
+		}
+		above := make([]hash, 0, len(level))
 		for ; len(level) > 1; level = level[2:] {
 			above = append(above, nodeHash(level[0], level[1]))
 		}
 		level = append(above, level...)
-		t = append(t, level)
 	}
-	return t
 }
 
-func (t hashTree) root() hash { return t[len(t)-1][0] }
+func levelText(level []hash) string {
+	var b []byte
+	for _, h := range level {
+		b = append(b, h[:]...)
+	}
+	return string(b)
+}
+
+func (t hashTree) root() hash { return hash([]byte(t[len(t)-1])) }
 
 // path returns what leads from a leaf to the root: the hash of the leaf's
 // sibling, of its parent's, and so on.
-func (t hashTree) path(i int) (path []string) {
+func (t hashTree) path(i int) []string {
+	path := make([]string, 0, len(t))
 	for _, level := range t {
-		if sibling := i ^ 1; sibling < len(level) {
-			path = append(path, string(level[sibling][:]))
+		if sibling := (i ^ 1) * sha256.Size; sibling < len(level) {
+			path = append(path, level[sibling:sibling+sha256.Size])
 		}
 		i /= 2
 	}

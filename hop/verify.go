@@ -9,11 +9,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/tenantmesh/tenantmesh/internal/leaf"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -60,16 +60,20 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 	if len(want.Peer) == 0 {
 		return nil, tenant.Deny(tenant.PeerUnauthenticated, "a chain is verified against the peer that presented it")
 	}
-	c, err := parse(m.Hops, want.Cache)
+	c, before, err := parse(m.Hops, want.Cache)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkLast(want); err != nil {
+	peer := want.peer()
+	if err := c.checkLast(want, peer); err != nil {
 		return nil, err
 	}
-	if err := c.resolveSigners(m.Certs, want); err != nil {
-		return nil, err
+	if before == nil || before.text.Value() != m.Certs { // else they are those of before
+		if before, err = nil, c.resolveSigners(m.Certs, want); err != nil {
+			return nil, err
+		}
 	}
+	c.hops[len(c.hops)-1].by = peer
 	if err := c.checkHandovers(); err != nil {
 		return nil, err
 	}
@@ -83,8 +87,8 @@ func Verify(m Metadata, want Expected) (*Chain, error) {
 	if err := c.checkProofs(&want); err != nil {
 		return nil, err
 	}
-	c.claims, c.scopes, c.text = c.hops[0].statement.Claims, scopes, new(lazyText)
-	c.remember(want)
+	c.claims, c.scopes, c.came, c.text = c.hops[0].statement.Claims, scopes, m, new(lazyText)
+	c.remember(&want, before != nil)
 	return c, nil
 }
 
@@ -95,7 +99,7 @@ func UnverifiedClaims(m Metadata) *Claims {
 	if m.checkSize() != nil {
 		return nil
 	}
-	c, err := parse(m.Hops, nil)
+	c, _, err := parse(m.Hops, nil)
 	if err != nil {
 		return nil
 	}
@@ -103,57 +107,73 @@ func UnverifiedClaims(m Metadata) *Claims {
 }
 
 // parse reads the hops and checks what needs no more than their statements and
-// places in their trees: kinds, indices, prev, jti.
-func parse(text string, cache *Cache) (*Chain, error) {
+// places in their trees: kinds, indices, prev, jti. It returns which of the hops it found to be remembered.
+func parse(text string, cache *Cache) (*Chain, *prefix, error) {
 	m, err := decodeText(text)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	hops, err := parseHops(m)
-	if err != nil {
-		return nil, err
+	n, last := lastElement(m)
+	hops := make([]signed, 0, min(n, MaxHops))
+	before := cache.prefix(m[:last])
+	if before != nil {
+		hops = append(hops, before.hops...)
+	} else {
+		last = 0
+	}
+	known := len(hops)
+	if hops, err = parseHops(hops, m[last:]); err != nil {
+		return nil, nil, err
 	}
 	if len(hops) == 0 {
-		return nil, tenant.Deny(tenant.ContextMissing, "no hops") // the empty text is a chain that has none
+		return nil, nil, tenant.Deny(tenant.ContextMissing, "no hops") // the empty text is a chain that has none
 	}
 	if len(hops) > MaxHops {
-		return nil, tenant.Deny(tenant.ChainTooLong, "%d hops, at most %d are allowed", len(hops), MaxHops)
+		return nil, nil, tenant.Deny(tenant.ChainTooLong, "%d hops, at most %d are allowed", len(hops), MaxHops)
 	}
-	for i := range hops {
+	for i := known; i < len(hops); i++ {
 		h := &hops[i]
-		s, err := cache.parse(&h.sealed, i == len(hops)-1)
+		s, err := parseStatement(h.encoded)
 		if err != nil {
-			return nil, atHop(err, i)
+			return nil, nil, atHop(err, i)
 		}
 		var ok bool
 		if h.root, ok = h.sealed.root(); !ok {
-			return nil, tenant.Deny(tenant.SignatureMalformed, "not a place in a tree of at most %d statements", MaxTree).AtHop(i)
+			return nil, nil, tenant.Deny(tenant.SignatureMalformed, "not a place in a tree of at most %d statements", MaxTree).AtHop(i)
 		}
 		if s.Index != i {
-			return nil, tenant.Deny(tenant.ChainBroken, "a statement with index %d", s.Index).AtHop(i)
+			return nil, nil, tenant.Deny(tenant.ChainBroken, "a statement with index %d", s.Index).AtHop(i)
 		}
-		if i > 0 && s.Prev != hops[i-1].sum() {
-			return nil, tenant.Deny(tenant.ChainBroken, "prev is not the statement before").AtHop(i)
+		if i > 0 && s.Prev != prev(hops[:i], before) {
+			return nil, nil, tenant.Deny(tenant.ChainBroken, "prev is not the statement before").AtHop(i)
 		}
 		for _, before := range hops[:i] {
 			if before.statement.TokenID == s.TokenID {
-				return nil, tenant.Deny(tenant.TokenIDRepeated, "a jti of an earlier hop").AtHop(i)
+				return nil, nil, tenant.Deny(tenant.TokenIDRepeated, "a jti of an earlier hop").AtHop(i)
 			}
 		}
 		h.statement = s
 	}
-	return &Chain{hops: hops, sent: m}, nil
+	return &Chain{hops: hops, sent: m}, before, nil
+}
+
+// prev returns what follows hops as prev.
+func prev(hops []signed, known *prefix) hash {
+	if known != nil && len(hops) == len(known.hops) {
+		return known.sum
+	}
+	return hops[len(hops)-1].sum()
 }
 
 // checkLast checks that the last hop was made by this peer, for this workload,
 // method and connection.
-func (c *Chain) checkLast(want Expected) error {
+func (c *Chain) checkLast(want Expected, peer *signer) error {
 	i := len(c.hops) - 1
 	last := c.hops[i].statement
 	switch {
 	case last.Kind != want.Kind:
 		return tenant.Deny(tenant.KindMismatch, "a %s where a %s is due", last.Kind, want.Kind).AtHop(i)
-	case last.Signer != leaf.Thumbprint(want.Peer[0]):
+	case last.Signer != peer.thumbprint:
 		return tenant.Deny(tenant.SignerNotPeer, "the last hop was not signed by the TLS peer").AtHop(i)
 	case last.Audience != want.Self.String():
 		return tenant.Deny(tenant.AudienceMismatch, "handed to %s, not to this workload", last.Audience).AtHop(i)
@@ -165,9 +185,8 @@ func (c *Chain) checkLast(want Expected) error {
 	return nil
 }
 
-// resolveSigners gives each hop its signer's certificates: the peer's for the
-// last, those that were sent for the others. Exactly the certificates that are
-// needed are accepted, in the order of their first hop.
+// resolveSigners gives each hop but the last its signer's certificates, which were
+// sent. Exactly the certificates that are needed are accepted, in the order of their first hop.
 func (c *Chain) resolveSigners(text string, want Expected) error {
 	m, err := decodeText(text)
 	if err != nil {
@@ -177,8 +196,7 @@ func (c *Chain) resolveSigners(text string, want Expected) error {
 	if err != nil {
 		return err
 	}
-	last := len(c.hops) - 1
-	for i := range c.hops[:last] {
+	for i := range c.hops[:len(c.hops)-1] {
 		h := &c.hops[i]
 		if h.by = c.signerBefore(i); h.by != nil {
 			continue
@@ -197,38 +215,44 @@ func (c *Chain) resolveSigners(text string, want Expected) error {
 	if len(chains) > 0 {
 		return tenant.Deny(tenant.CertificateUnexpected, "certificates of no signer")
 	}
-	c.hops[last].by, err = want.peer()
-	return err
+	return nil
 }
 
 // peer returns the signer that presented the chain.
-func (e *Expected) peer() (*signer, error) {
+func (e *Expected) peer() *signer {
 	if s := e.Cache.peer(e); s != nil {
-		return s, nil
+		return s
 	}
 	var encoding []byte
 	for _, cert := range e.Peer {
 		encoding = appendElement(encoding, 1, cert.Raw)
 	}
-	return e.signer(string(encoding), func() ([]*x509.Certificate, error) { return e.Peer, nil })
+	if s := e.cached(string(encoding)); s != nil {
+		return s
+	}
+	return newSigner(string(encoding), e.Peer)
+}
+
+// cached returns the signer with the certificates of a CertificateChain, if it is remembered.
+func (e *Expected) cached(encoding string) *signer {
+	if e.Cache == nil || e.Generation == 0 {
+		return nil
+	}
+	s, _ := e.Cache.signers.get(encoding)
+	return s
 }
 
 // signer returns the signer with the certificates of a CertificateChain, which
 // parse parses.
 func (e *Expected) signer(encoding string, parse func() ([]*x509.Certificate, error)) (*signer, error) {
-	if e.Cache != nil && e.Generation != 0 {
-		if s, ok := e.Cache.signers.get(encoding); ok {
-			return s, nil
-		}
-		encoding = strings.Clone(encoding) // without the metadata around it
+	if s := e.cached(encoding); s != nil {
+		return s, nil
 	}
 	certs, err := parse()
 	if err != nil {
 		return nil, err
 	}
-	s := &signer{chain: encoding, certs: certs, thumbprint: leaf.Thumbprint(certs[0])}
-	s.id, s.malformed = leaf.ID(certs[0])
-	return s, nil
+	return newSigner(strings.Clone(encoding), certs), nil // without the metadata around it
 }
 
 // signerBefore returns the signer of hop i if it signed one of those before, too.
@@ -359,7 +383,7 @@ func (c *Chain) checkProofs(want *Expected) error {
 	fresh := 0
 	for i := range c.hops {
 		h := &c.hops[i]
-		if h.known = want.Cache.proven(h); !h.known {
+		if h.known = h.known || want.Cache.proven(h); !h.known {
 			fresh++
 		}
 	}
@@ -404,22 +428,27 @@ func (c *Chain) prove(i int, want *Expected) (err error) {
 func (c *Chain) peer() string { return c.hops[len(c.hops)-1].by.id.String() }
 
 // remember keeps what was found of a chain that verified, for the peer that
-// brought it. Its last statement is no other chain's, most likely.
-func (c *Chain) remember(want Expected) {
-	if want.Cache == nil {
+// brought it. Its last statement is no other chain's, most likely. known says that
+// those before are kept already.
+func (c *Chain) remember(want *Expected, known bool) {
+	if want.Cache == nil || want.Generation == 0 {
 		return
 	}
 	last, peer := len(c.hops)-1, c.peer()
 	for i := range c.hops {
-		h := &c.hops[i]
-		if i < last {
-			want.Cache.statements.add(peer, h.encoded, h.statement, maxStatements)
-		}
-		if want.Generation != 0 {
-			want.Cache.signers.add(peer, h.by.chain, h.by, maxSigners)
+		if s := c.hops[i].by; !s.kept.Swap(true) {
+			want.Cache.signers.add(peer, s.chain, s, maxSigners)
 		}
 	}
-	if want.Generation != 0 {
+	if last > 0 && !known {
+		_, at := lastElement(c.sent)
+		p := &prefix{slices.Clone(c.hops[:last]), c.hops[last-1].sum(), unique.Make(c.came.Certs)}
+		for i := range p.hops {
+			p.hops[i].known = true
+		}
+		want.Cache.prefixes.add(peer, c.sent[:at], p, maxPrefixes)
+	}
+	if want.Cache.peer(want) == nil {
 		want.Cache.peers.add(peer, want.Peer[0], &presented{want.Peer, c.hops[last].by}, maxSigners)
 	}
 }

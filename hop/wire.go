@@ -346,21 +346,35 @@ func (h *sealed) parse(m string) {
 		case 4:
 			h.index = uint32(v) //nolint:gosec // as above
 		case 5:
+			if h.path == nil {
+				h.path = make([]string, 0, 8) // as deep as trees mostly are
+			}
 			h.path = append(h.path, text)
 		}
 	})
 }
 
-// parseHops reads a HopChain.
-func parseHops(m string) ([]signed, error) {
-	var hops []signed
+// lastElement counts the hops of a HopChain, and says where the last begins if it
+// has its one encoding.
+func lastElement(m string) (n, at int) {
+	size := 0
+	fields(m, func(_ int, _ uint64, text string) {
+		n++
+		size = protowire.SizeTag(1) + protowire.SizeBytes(len(text))
+	})
+	return n, max(len(m)-size, 0)
+}
+
+// parseHops appends the hops of a HopChain to others.
+func parseHops(hops []signed, m string) ([]signed, error) {
+	others := len(hops)
 	fields(m, func(_ int, _ uint64, text string) {
 		hops = append(hops, signed{})
 		hops[len(hops)-1].parse(text)
 	})
 	if !encodes(func(b []byte) []byte {
-		for i := range hops {
-			b = appendMessage(b, 1, hops[i].append)
+		for i := range hops[others:] {
+			b = appendMessage(b, 1, hops[others+i].append)
 		}
 		return b
 	}, m) {
@@ -424,10 +438,11 @@ const alphabet = "!#$&'()*+;<>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^`bdfghjklmnqvwxyz{|
 var textEncoding = base64.NewEncoding(alphabet).WithPadding(base64.NoPadding).Strict()
 
 // encodeText and decodeText turn a message into the value of a metadata key
-// and back, as SPEC.md, section 3, has it: no padding, and no bits to spare.
-func encodeText(m []byte) (text string) {
+// and back, as SPEC.md, section 3, has it: no padding, and no bits to spare. What encodeText
+// returns begins with text that is there already.
+func encodeText(begun string, m []byte) (text string) {
 	scratch(func(b []byte) []byte {
-		b = textEncoding.AppendEncode(b, m)
+		b = textEncoding.AppendEncode(append(b, begun...), m)
 		text = string(b)
 		return b
 	})

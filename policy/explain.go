@@ -124,7 +124,7 @@ func (d *Decision) Rules() []string {
 		}
 		return []string{d.err.Rule}
 	}
-	var rules []string
+	rules := make([]string, 0, 8) // enough for most
 	for i := range d.signers {
 		rules = append(rules, d.path[i].workload.at)
 	}
