@@ -36,6 +36,7 @@ type client struct {
 type outbound struct {
 	context.Context
 	call
+	carried *carried
 	// attempt is the connection of the last attempt to send it.
 	attempt atomic.Pointer[svid.Conn]
 	// handed is the policy by which the callee got the context.
@@ -118,7 +119,7 @@ func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 // credential.
 func (c *client) prepare(ctx context.Context, method string) (*outbound, error) {
 	out := &outbound{Context: ctx, call: call{g: c.g, point: audit.Client, method: method, contract: c.g.contract(method)}}
-	out.observed = c.g.cfg.Observe.covers(method, c.g.cfg.Clock())
+	out.observed = c.g.cfg.Observe.covers(method, c.g.cfg.Clock)
 	err := c.decide(ctx, out)
 	if err == nil && out.overlooked != nil {
 		err = out.allow(ctx)
@@ -136,7 +137,7 @@ func (c *client) decide(ctx context.Context, out *outbound) error {
 			return tenant.Deny(tenant.MetadataAmbiguous, "the application set %q, which is the kit's to set", key)
 		}
 	}
-	is, snap, err := c.g.state()
+	is, err := c.g.now()
 	if err != nil {
 		return err
 	}
@@ -144,35 +145,35 @@ func (c *client) decide(ctx context.Context, out *outbound) error {
 	if err := out.contract.err; err != nil {
 		return tenant.Deny(tenant.MessageUncheckable, "%w", err)
 	}
-	leave := is.policy.MayCall(snap.SVID.ID, out.method, out.contract.declared)
+	leave := is.policy.MayCall(is.snap.SVID.ID, out.method, out.contract.declared)
 	if err := leave.Err(); err != nil && !out.overlook(err) {
 		return err
 	}
 	if out.exempt = leave.Exempt(); out.exempt {
 		return nil
 	}
-	r, chain, err := outgoing(ctx)
+	r, carries, err := is.outgoing(ctx)
 	if err != nil {
 		if out.overlook(err) {
 			return nil
 		}
 		return err
 	}
-	out.chain, out.record = chain, r
+	out.carried, out.chain, out.record = carries, carries.chain, r
 	return nil
 }
 
 // outgoing returns the tenant context that a call is made with.
-func outgoing(ctx context.Context) (*mint.Record, *hop.Chain, error) {
+func (is *moment) outgoing(ctx context.Context) (*mint.Record, *carried, error) {
 	r := mint.From(ctx)
 	if r == nil {
 		return nil, nil, tenant.Deny(tenant.ContextMissing, "the call's context.Context carries no tenant: pass on the one that the handler got, or originate")
 	}
-	chain, ok := r.Carrier.(*hop.Chain)
+	c, ok := r.Carrier.(*carried)
 	if !ok {
 		return nil, nil, tenant.Deny(tenant.Internal, "a context of another maker")
 	}
-	return r, chain, r.Holder.Valid()
+	return r, c, is.valid(r.Holder)
 }
 
 // GetRequestMetadata implements [credentials.PerRPCCredentials]: it signs for
@@ -208,7 +209,11 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if !ok {
 		return nil, tenant.Deny(tenant.PeerUnauthenticated, "a connection that the kit's credentials did not make")
 	}
-	if err := conn.Check(); err != nil {
+	is, err := c.g.now()
+	if err == nil {
+		err = conn.CheckAt(is.snap, is.now)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if info.Method != out.method {
@@ -218,16 +223,15 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 	if out.chain == nil { // exempt, or overlooked
 		return nil, nil
 	}
-	if err := out.record.Holder.Valid(); err != nil { // an attempt may come late
+	if err := is.valid(out.record.Holder); err != nil { // an attempt may come late
 		return nil, err
 	}
-	if err := out.mayHave(ctx, conn.PeerID()); err != nil {
+	if err := out.mayHave(ctx, is.policy, conn.PeerID()); err != nil {
 		return nil, err
 	}
 	out.over(false) // an attempt before
-	now := c.g.cfg.Clock()
-	sent := c.sentOn(conn)
-	if md := sent.again(out, now); md != nil {
+	slots := c.sentOn(conn).filler.Load()
+	if md := out.carried.again(out, conn, slots, is.now); md != nil {
 		return md, nil
 	}
 	m, err := c.g.signing.of(conn.Local()).Sign(ctx, out.chain, hop.Handover{
@@ -235,20 +239,16 @@ func (c *client) sign(ctx context.Context, out *outbound) (map[string]string, er
 		Audience: conn.PeerID().String(),
 		Target:   out.method,
 		Binding:  conn.Binding(),
-		Now:      now,
+		Now:      is.now,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return sent.add(out, now, m), nil
+	return out.carried.add(out, conn, slots, is.now, m), nil
 }
 
-// mayHave says whether the callee may have the context, by the policy of now.
-func (c *outbound) mayHave(ctx context.Context, callee spiffeid.ID) error {
-	pol, err := c.g.policy()
-	if err != nil {
-		return err
-	}
+// mayHave says whether the callee may have the context.
+func (c *outbound) mayHave(ctx context.Context, pol *policy.Policy, callee spiffeid.ID) error {
 	if err := pol.MayHave(c.chain.View().Tenant, callee); err != nil {
 		if !c.overlook(err) {
 			return err
@@ -271,6 +271,7 @@ type clientStream struct {
 	out    *outbound
 	one    bool // one message comes back
 	cancel context.CancelFunc
+	clearance
 }
 
 func (s *clientStream) SendMsg(m any) error {
@@ -326,20 +327,36 @@ func (s *clientStream) pass(m any, at fields.Point) (any, error) {
 
 // mayGoOn implements [stream].
 func (s *clientStream) mayGoOn() error {
-	if conn := s.out.attempt.Load(); conn != nil {
-		if err := conn.Check(); err != nil {
-			return err
+	conn := s.out.attempt.Load()
+	if conn == nil {
+		if s.out.record == nil {
+			return nil
 		}
+		return s.out.record.Holder.Valid()
+	}
+	is, err := s.out.g.now()
+	if err != nil || s.stands(&is, conn) {
+		return err
+	}
+	if err := conn.CheckAt(is.snap, is.now); err != nil {
+		return err
 	}
 	if s.out.record == nil {
+		s.note(&is, conn, s.until())
 		return nil
 	}
-	if conn, by := s.out.attempt.Load(), s.out.handed.Load(); by != nil && by != s.out.g.cfg.Policy.Current() {
-		if err := s.out.mayHave(s.ctx, conn.PeerID()); err != nil {
+	if by := s.out.handed.Load(); by != nil && by != is.policy {
+		if err := s.out.mayHave(s.ctx, is.policy, conn.PeerID()); err != nil {
 			return err
 		}
 	}
-	return s.out.record.Holder.Valid()
+	if err := is.valid(s.out.record.Holder); err != nil {
+		return err
+	}
+	if !is.isTimed(s.out.record.Holder) {
+		s.note(&is, conn, s.until())
+	}
+	return nil
 }
 
 // until implements [stream].

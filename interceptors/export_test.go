@@ -16,6 +16,17 @@ const MaxProofs = maxProofs
 // Proofs returns how many proofs a guard keeps.
 func Proofs(g *Guard) int { return int(g.proofs.Load()) }
 
+// MaxSent is how many proofs are kept of a context.
+const MaxSent = maxSent
+
+// SentProofs returns how many proofs a context keeps.
+func SentProofs(ctx context.Context) int {
+	c := mint.From(ctx).Carrier.(*carried)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.proofs)
+}
+
 // Signers returns how many signers a guard keeps once it was asked for those of SVIDs, and whether it
 // gives the same SVID the same one.
 func Signers(own ...*x509svid.SVID) (kept int, same bool) {

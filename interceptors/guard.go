@@ -91,16 +91,18 @@ func New(cfg Config) (*Guard, error) {
 	if err := cfg.Observe.check(); err != nil {
 		return nil, err
 	}
-	if cfg.Clock == nil {
-		cfg.Clock = time.Now
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	// Without a Clock of ours it reads the time once for an event, not twice.
+	recorder := audit.Recorder{Sink: cfg.Audit, Clock: cfg.Clock, Logger: cfg.Logger}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
 	}
 	if o := cfg.Observe; o != nil {
 		cfg.Logger.Warn("tenantmesh: decisions about these methods are recorded and NOT enforced", "methods", o.Methods, "until", o.Until)
 	}
-	g := &Guard{cfg: cfg, audit: audit.Recorder{Sink: cfg.Audit, Clock: cfg.Clock, Logger: cfg.Logger}}
+	g := &Guard{cfg: cfg, audit: recorder}
 	g.watch.g = g
 	g.signing.maxBatch = cfg.MaxBatch
 	return g, nil

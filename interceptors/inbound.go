@@ -29,10 +29,9 @@ type inbound struct {
 	unavailable error
 
 	entered atomic.Bool // by the interceptor
-	// decided is the policy by which the call may go on; timed says that its
-	// answer may change with time alone.
+	// decided is the last policy by which the call may go on whatever time it is. One whose answer
+	// depends on time is never here, so that it is asked at each use.
 	decided atomic.Pointer[policy.Policy]
-	timed   atomic.Bool
 }
 
 type inboundKey struct{}
@@ -51,46 +50,26 @@ func (c *inbound) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// state is what decisions are made by, besides time.
-type state struct {
-	policy     *policy.Policy
-	generation uint64 // of the identity and the bundles
-}
-
-// state returns the one of now: the policy and the identity in force.
-func (g *Guard) state() (state, *svid.Snapshot, error) {
-	p, err := g.policy()
-	if err != nil {
-		return state{}, nil, err
-	}
-	snap, err := svid.Current(g.cfg.Source)
-	if err != nil {
-		return state{}, nil, err
-	}
-	return state{p, snap.Generation}, snap, nil
-}
-
-// decide asks policy, and the other authorizer.
-func (c *inbound) decide(p *policy.Policy, now time.Time) (policy.Decision, error) {
+// decide asks policy, whose decision goes to d, and the other authorizer.
+func (c *inbound) decide(is *moment, d *policy.Decision) error {
 	if c.proof == nil {
-		d := p.Admit(c.method, c.contract.declared, c.conn.PeerID())
-		return d, d.Err()
+		*d = is.policy.Admit(c.method, c.contract.declared, c.conn.PeerID())
+		return d.Err()
 	}
 	q := c.proof.question
-	q.Time = now
-	d := p.Decide(&q)
-	c.timed.Store(d.Conditional())
+	q.Time = is.now
+	*d = is.policy.Decide(&q)
 	if err := d.Err(); err != nil {
-		return d, err
+		return err
 	}
 	// A caller may have been taken over, and hand us what it must not.
-	if err := p.MayHave(q.Claims.Tenant, c.conn.Local().ID); err != nil {
-		return d, err
+	if err := is.policy.MayHave(q.Claims.Tenant, c.conn.Local().ID); err != nil {
+		return err
 	}
 	if a := c.g.cfg.Authorizer; a != nil {
-		return d, c.ask(a, q)
+		return c.ask(a, q)
 	}
-	return d, nil
+	return nil
 }
 
 // ask asks the other authorizer, which gets a copy: what is proven stays as it is.
@@ -106,38 +85,46 @@ func (c *inbound) ask(a policy.Authorizer, q policy.Call) error {
 // Valid implements [mint.Holder]: it asks again what may have changed.
 func (c *inbound) Valid() error { return c.keep(c.valid()) }
 
-// Refused implements [mint.Holder].
-func (c *inbound) Refused() error { return c.kept() }
-
-// valid says whether the call may still go on: time, bundles, policy.
+// valid says whether the call may still go on now.
 func (c *inbound) valid() error {
-	is, snap, err := c.g.state()
+	is, err := c.g.now()
 	if err != nil {
 		return err
 	}
-	now := c.g.cfg.Clock()
+	return c.validAt(&is)
+}
+
+// Refused implements [mint.Holder].
+func (c *inbound) Refused() error { return c.kept() }
+
+// validAt says whether the call may still go on: time, bundles, policy.
+func (c *inbound) validAt(is *moment) error {
 	if c.proof != nil {
-		if err := c.proof.valid(snap, now); err != nil {
+		if err := c.proof.valid(is.snap, is.now); err != nil {
 			return err
 		}
 	}
-	if is.policy == c.decided.Load() && !c.timed.Load() {
+	if !c.isTimedBy(is.policy) {
 		return nil
 	}
-	if _, err := c.decide(is.policy, now); err != nil && !(c.observed && isObservable(tenant.ReasonOf(err))) {
+	var d policy.Decision
+	if err := c.decide(is, &d); err != nil && !(c.observed && isObservable(tenant.ReasonOf(err))) {
 		return err
 	}
-	c.decided.Store(is.policy)
+	c.goOn(is.policy, &d)
 	return nil
 }
 
-// mayGoOn implements [stream].
-func (c *inbound) mayGoOn() error {
-	if err := c.conn.Check(); err != nil {
-		return err
+// goOn notes a decision by which the call goes on.
+func (c *inbound) goOn(pol *policy.Policy, d *policy.Decision) {
+	if !d.Conditional() {
+		c.decided.Store(pol)
 	}
-	return c.valid()
 }
+
+// isTimedBy says that a policy is to be asked at each use: it has not been yet, or its answer
+// depends on the time.
+func (c *inbound) isTimedBy(pol *policy.Policy) bool { return c.decided.Load() != pol }
 
 // until implements [stream].
 func (c *inbound) until() time.Time {
@@ -149,4 +136,7 @@ func (c *inbound) until() time.Time {
 }
 
 // isTimed implements [stream].
-func (c *inbound) isTimed() bool { return c.timed.Load() }
+func (c *inbound) isTimed() bool {
+	pol, err := c.g.policy()
+	return err != nil || c.isTimedBy(pol)
+}

@@ -43,9 +43,9 @@ func (o *Observe) check() error {
 	return nil
 }
 
-// covers reports whether decisions about a method are only observed at now.
-func (o *Observe) covers(method string, now time.Time) bool {
-	if o == nil || !now.Before(o.Until) {
+// covers reports whether decisions about a method are only observed now.
+func (o *Observe) covers(method string, clock func() time.Time) bool {
+	if o == nil || !clock().Before(o.Until) {
 		return false
 	}
 	for _, m := range o.Methods {

@@ -27,8 +27,8 @@ import (
 // [tenant.ContextPresent] where ctx carries a tenant already, or the reason why
 // policy refuses.
 func (g *Guard) Originate(ctx context.Context, claims *hop.Claims) (context.Context, error) {
-	o := &origination{g: g}
-	return o.begin(ctx, claims, func() error {
+	o := &origination{call: call{g: g, point: audit.Originate, claims: claims}}
+	return o.begin(ctx, func(*moment) error {
 		if mint.From(ctx) != nil {
 			return tenant.Deny(tenant.ContextPresent, "the context carries a tenant already")
 		}
@@ -47,55 +47,58 @@ func (g *Guard) Originate(ctx context.Context, claims *hop.Claims) (context.Cont
 // [tenant.OriginationNotAllowed], [tenant.ScopeWidened] or
 // [tenant.ClassificationNotAllowed] for claims beyond their parent.
 func (g *Guard) OriginateAnew(ctx context.Context, claims *hop.Claims) (context.Context, error) {
-	o := &origination{g: g}
-	return o.begin(mint.Without(ctx), claims, func() (err error) {
-		if o.parent, o.from, err = outgoing(ctx); err != nil {
+	o := &origination{call: call{g: g, point: audit.Originate, claims: claims}}
+	return o.begin(mint.Without(ctx), func(is *moment) (err error) {
+		var from *carried
+		if o.parent, from, err = is.outgoing(ctx); err != nil {
 			return err
 		}
+		o.from = from.chain
 		return o.derive()
 	})
 }
 
-// origination is a chain that is started, and what it stands on.
+// origination is a chain that is started, what it stands on, and what is carried of it.
 type origination struct {
-	g      *Guard
-	call   *call
-	claims *hop.Claims
-	chain  *hop.Chain
+	call                // policy is the one that allowed it
+	asked  hop.Claims   // as completed
 	parent *mint.Record // nil unless it is derived
 	from   *hop.Chain
-	policy *policy.Policy // that allowed it last
+
+	onward carried
+	facts  mint.Facts
+	held   mint.Record
 }
 
-func (o *origination) begin(ctx context.Context, claims *hop.Claims, prepare func() error) (context.Context, error) {
-	c := &call{g: o.g, point: audit.Originate, claims: claims}
-	o.call = c
-	err := o.originate(claims, c, prepare)
+func (o *origination) begin(ctx context.Context, prepare func(is *moment) error) (context.Context, error) {
+	err := o.originate(prepare)
 	if err == nil {
-		err = c.allow(ctx)
+		err = o.allow(ctx)
 	}
 	if err != nil {
-		_ = c.refuse(ctx, err)
+		_ = o.refuse(ctx, err)
 		return nil, err
 	}
-	facts := newFacts(&policy.Call{Claims: o.claims, Scopes: o.claims.Scopes}, nil)
-	return mint.With(ctx, &mint.Record{Facts: facts, Holder: o, Carrier: o.chain}), nil
+	o.onward.chain = o.chain
+	setFacts(&o.facts, &policy.Call{Claims: o.claims, Scopes: o.claims.Scopes}, nil)
+	o.held = mint.Record{Facts: &o.facts, Holder: o, Carrier: &o.onward}
+	return mint.With(ctx, &o.held), nil
 }
 
-func (o *origination) originate(claims *hop.Claims, c *call, prepare func() error) error {
-	if claims == nil {
+func (o *origination) originate(prepare func(is *moment) error) error {
+	if o.claims == nil {
 		return tenant.Deny(tenant.ContextMissing, "no claims to originate")
 	}
-	is, snap, err := o.g.state()
+	is, err := o.g.now()
 	if err != nil {
 		return err
 	}
-	self := snap.SVID.ID
-	c.peer, c.policy = self.String(), is.policy
+	self := is.snap.SVID.ID
+	o.peer, o.policy = self.String(), is.policy
 
-	asked := *claims
-	claims = &asked
-	o.claims, c.claims = claims, claims
+	o.asked = *o.claims
+	claims := &o.asked
+	o.claims = claims
 	claims.Scopes = slices.Clone(claims.Scopes)
 	slices.Sort(claims.Scopes)
 	claims.Scopes = slices.Compact(claims.Scopes)
@@ -105,25 +108,23 @@ func (o *origination) originate(claims *hop.Claims, c *call, prepare func() erro
 	if claims.TenantUID == "" {
 		claims.TenantUID, _ = is.policy.TenantUID(claims.Tenant) // if it is not listed, policy refuses below
 	}
-	claims.IssuedAt = o.g.cfg.Clock()
+	claims.IssuedAt = is.now
 	latest := claims.IssuedAt.Add(is.policy.MaxTTL(self))
 	if claims.Expires.IsZero() || claims.Expires.After(latest) {
 		claims.Expires = latest
 	}
-	if err := prepare(); err != nil {
+	if err := prepare(&is); err != nil {
 		return err
 	}
 	leave := o.decide(is.policy, self)
-	c.rule = strings.Join(leave.Rules(), " ")
+	o.rule = strings.Join(leave.Rules(), " ")
 	if err := leave.Err(); err != nil {
 		return err
 	}
-	o.policy = is.policy
 	if o.chain, err = hop.Begin(claims); err != nil {
 		return err
 	}
 	o.claims = o.chain.View() // no part of which is the caller's
-	c.chain, c.claims = o.chain, o.claims
 	return nil
 }
 
@@ -156,28 +157,33 @@ func (o *origination) decide(p *policy.Policy, self spiffeid.ID) policy.Decision
 }
 
 // Valid implements [mint.Holder].
-func (o *origination) Valid() error { return o.call.keep(o.valid()) }
+func (o *origination) Valid() error { return o.keep(o.valid()) }
 
 // Refused implements [mint.Holder].
-func (o *origination) Refused() error { return o.call.kept() }
+func (o *origination) Refused() error { return o.kept() }
 
-// valid says whether the chain may still be used.
+// valid says whether the chain may still be used now.
 func (o *origination) valid() error {
-	is, snap, err := o.g.state()
+	is, err := o.g.now()
 	if err != nil {
 		return err
 	}
+	return o.validAt(&is)
+}
+
+// validAt says whether the chain may still be used.
+func (o *origination) validAt(is *moment) error {
 	if o.parent != nil {
-		if err := o.parent.Holder.Valid(); err != nil {
+		if err := is.valid(o.parent.Holder); err != nil {
 			return err
 		}
 	}
-	if err := o.chain.Valid(o.g.cfg.Clock()); err != nil {
+	if err := o.chain.Valid(is.now); err != nil {
 		return err
 	}
 	if is.policy == o.policy {
 		return nil
 	}
-	leave := o.decide(is.policy, snap.SVID.ID)
+	leave := o.decide(is.policy, is.snap.SVID.ID)
 	return leave.Err()
 }

@@ -150,6 +150,149 @@ func TestStreamGoesOn(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("I5 the clock is set back before the peer's SVID is valid", func(t *testing.T) {
+		m := newMesh(t)
+		now := time.Now()
+		own := m.issue("gateway", devdomain.ValidFrom(now.Add(-time.Minute), now.Add(time.Hour)))
+		g := m.newGuard(attacktest.Identity(own, m.bundles()), newTrail(), time.Now)
+		cc := m.dial(g.DialOptions(svid.Expect(id("target")))...)
+		m.ran.setHook(func(context.Context) error { m.clock.advance(-2 * time.Minute); return nil })
+		if err := watch(acme(t, g), cc); reason(err) != tenant.SVIDExpired {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// talk opens a stream, and returns how to say something on it and hear the answer.
+func talk(ctx context.Context, cc *grpc.ClientConn) (say func() error) {
+	s, err := grpc_testing.NewTestServiceClient(cc).FullDuplexCall(ctx)
+	return func() error {
+		if err != nil {
+			return err
+		}
+		if err := s.Send(&grpc_testing.StreamingOutputCallRequest{}); err != nil {
+			return err
+		}
+		_, err := s.Recv()
+		return err
+	}
+}
+
+// TestTimedStream: a stream that a service opened with a context that it got by a method with a
+// condition on time ends at the next message once the condition no longer holds, and so does
+// one of a context that is derived from that one.
+func TestTimedStream(t *testing.T) {
+	for name, derived := range map[string]bool{"P5 received": false, "P5 derived from what was received": true} {
+		t.Run(name, func(t *testing.T) {
+			m := newMesh(t)
+			at := time.Now().Add(time.Minute).UTC().Format(time.RFC3339)
+			m.policy.p.Store(parsePolicy(t, strings.Replace(anewDocument, "UnaryCall\n", "UnaryCall\n    when: 'now < timestamp(\""+at+"\")'\n", 1)))
+			_, addr := m.serveOther(m.newGuard(m.workload("stock"), newTrail(), time.Now), new(handlerLog))
+			toStock := m.dialTo(addr, m.guard.DialOptions(svid.Expect(id("stock")))...)
+			var before, after error
+			m.ran.setHook(func(ctx context.Context) error {
+				if derived {
+					c := claims("acme")
+					c.Issuer, c.Expires = "", time.Time{}
+					var err error
+					if ctx, err = m.guard.OriginateAnew(ctx, c); err != nil {
+						return err
+					}
+				}
+				say := talk(ctx, toStock)
+				before = say()
+				m.clock.advance(time.Minute)
+				after = say()
+				return nil
+			})
+			g, cc := m.client("gateway")
+			err := shapes[0].call(acme(t, g), cc)
+			if before != nil || reason(after) != tenant.ConditionNotMet {
+				t.Errorf("S2 the stream: %v and then %v, want %s", before, after, tenant.ConditionNotMet)
+			}
+			if reason(err) != tenant.ConditionNotMet {
+				t.Errorf("S2 the call: %v, want %s", err, tenant.ConditionNotMet)
+			}
+		})
+	}
+}
+
+// TestHeldByAnother: a context is held to the policy of the guard that made it, whichever guard
+// it is used with, and whatever that one's policy allows.
+func TestHeldByAnother(t *testing.T) {
+	each(t, "P2 originated by another guard", func(t *testing.T, s shape) {
+		m := newMesh(t)
+		own := m.config(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), time.Now)
+		by := new(source)
+		own.Policy = by
+		by.p.Store(parsePolicy(t, document))
+		ctx := acme(t, m.guardOf(own))
+		_, cc := m.client("gateway")
+		m.allowed(s.call(ctx, cc), "acme")
+		by.p.Store(parsePolicy(t, strings.Replace(document, `subjects: ["user-*"]`, `subjects: ["nobody"]`, 1)))
+		m.notLeft(s.call(ctx, cc), tenant.SubjectNotAllowed)
+	})
+	t.Run("P2 a stream with what another guard originated", func(t *testing.T) {
+		m := newMesh(t)
+		own := m.config(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), time.Now)
+		by := new(source)
+		own.Policy = by
+		by.p.Store(parsePolicy(t, document))
+		ctx := acme(t, m.guardOf(own))
+		_, cc := m.client("gateway")
+		say := talk(ctx, cc)
+		if err := say(); err != nil {
+			t.Fatal(err)
+		}
+		by.p.Store(parsePolicy(t, strings.Replace(document, `subjects: ["user-*"]`, `subjects: ["nobody"]`, 1)))
+		if err := say(); reason(err) != tenant.SubjectNotAllowed {
+			t.Errorf("S2 got %v, want %s", err, tenant.SubjectNotAllowed)
+		}
+	})
+	t.Run("P2 a stream with what another guard received", func(t *testing.T) {
+		m := newMesh(t)
+		_, addr := m.serveOther(m.guardBy(m.workload("stock"), newTrail(), "", ""), new(handlerLog))
+		other := m.config(m.self, newTrail(), time.Now)
+		other.Policy = m.policy.p.Load() // the same, until the first guard's changes
+		toStock := m.dialTo(addr, m.guardOf(other).DialOptions(svid.Expect(id("stock")))...)
+		var before, after error
+		m.ran.setHook(func(ctx context.Context) error {
+			say := talk(ctx, toStock)
+			before = say()
+			m.policy.p.Store(parsePolicy(t, strings.Replace(document, `tenants: ["*"]`, "tenants: [globex]", 1)))
+			after = say()
+			return nil
+		})
+		g, cc := m.client("gateway")
+		err := shapes[0].call(acme(t, g), cc)
+		if before != nil || reason(after) != tenant.TenantNotBound || reason(err) != tenant.TenantNotBound {
+			t.Errorf("S2 the stream: %v and then %v, and the call: %v, want %s", before, after, err, tenant.TenantNotBound)
+		}
+	})
+	each(t, "P2 received by another guard", func(t *testing.T, s shape) {
+		m := newMesh(t)
+		ran := new(handlerLog)
+		_, addr := m.serveOther(m.guardBy(m.workload("stock"), newTrail(), "", ""), ran)
+		toStock := m.dialTo(addr, m.guardBy(m.self, newTrail(), "", "").DialOptions(svid.Expect(id("stock")))...)
+		var before, after error
+		m.ran.setHook(func(ctx context.Context) error {
+			before = s.call(ctx, toStock)
+			m.policy.p.Store(parsePolicy(t, strings.Replace(document, `tenants: ["*"]`, "tenants: [globex]", 1)))
+			after = s.call(ctx, toStock)
+			return nil
+		})
+		g, cc := m.client("gateway")
+		err := s.call(acme(t, g), cc)
+		if before != nil || reason(after) != tenant.TenantNotBound {
+			t.Errorf("the calls with it: %v and then %v, want %s", before, after, tenant.TenantNotBound)
+		}
+		if runs := ran.take(); len(runs) != 1 {
+			t.Errorf("the handler ran for %q", runs)
+		}
+		if reason(err) != tenant.TenantNotBound {
+			t.Errorf("the call itself: %v", err)
+		}
+	})
 }
 
 // TestOriginatedStillValid: a context that a workload originated is asked again

@@ -1,6 +1,7 @@
 package interceptors
 
 import (
+	"hash/maphash"
 	"runtime"
 	"strings"
 	"sync"
@@ -17,24 +18,26 @@ import (
 // bring the same bytes share it. What may have changed since is checked at
 // each: times, bundles, policy.
 type proof struct {
-	chain    *hop.Chain
+	carried
 	question policy.Call // but for its time
 	path     []string    // SPIFFE IDs of the signers
 	// generation of the bundles that the signers were found to chain to.
 	generation atomic.Uint64
-	// said is what the last policy made of it.
-	said atomic.Pointer[said]
+	// said is what the last policy made of it; for most that is the first.
+	said  atomic.Pointer[said]
+	taken atomic.Bool // first
+	first said
 }
 
 // said is what a policy says of a proof.
 type said struct {
 	policy *policy.Policy
-	facts  *mint.Facts
+	facts  mint.Facts
 	rule   string // the places that decided
 }
 
 func newProof(chain *hop.Chain, generation uint64, method string, declared *policy.Declared) *proof {
-	p := &proof{chain: chain, question: policy.Call{
+	p := &proof{carried: carried{chain: chain}, question: policy.Call{
 		Method: method, Declared: declared, Path: chain.Path(), Claims: chain.View(), Scopes: chain.Scopes(),
 	}}
 	p.path = signers(p.question.Path)
@@ -67,16 +70,21 @@ func (p *proof) by(pol *policy.Policy, d *policy.Decision) *said {
 	if s := p.said.Load(); s != nil && s.policy == pol {
 		return s
 	}
-	s := &said{pol, newFacts(&p.question, d.Workloads()), strings.Join(d.Rules(), " ")}
+	s := &p.first
+	if p.taken.Swap(true) {
+		s = new(said)
+	}
+	s.policy, s.rule = pol, strings.Join(d.Rules(), " ")
+	setFacts(&s.facts, &p.question, d.Workloads())
 	p.said.Store(s)
 	return s
 }
 
-// newFacts turns what policy was asked into what handlers see of it; the two share
+// setFacts turns what policy was asked into what handlers see of it; the two share
 // what neither changes. Of the signers, policy may have named only the first.
-func newFacts(q *policy.Call, workloads []string) *mint.Facts {
+func setFacts(f *mint.Facts, q *policy.Call, workloads []string) {
 	claims := q.Claims
-	f := &mint.Facts{
+	*f = mint.Facts{
 		Tenant:         claims.Tenant.String(),
 		TenantUID:      claims.TenantUID,
 		Subject:        claims.Subject,
@@ -98,7 +106,6 @@ func newFacts(q *policy.Call, workloads []string) *mint.Facts {
 		}
 		f.Path = append(f.Path, step)
 	}
-	return f
 }
 
 // proofKey is what a proof is known by, on its connection: the method, and the
@@ -123,6 +130,8 @@ type received struct {
 
 	mu sync.Mutex
 	m  map[proofKey]*proof
+	// seen has a tag for some keys that came once.
+	seen *[maxProofs]uint32
 }
 
 // usage counts what a connection has of what its guard keeps.
@@ -180,9 +189,13 @@ func (r *received) get(k proofKey) *proof {
 	return r.m[k]
 }
 
+// add keeps a proof, if it was added before: most come once, and would only fill the memory.
 func (r *received) add(k proofKey, p *proof) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.again(k) {
+		return
+	}
 	if _, known := r.m[k]; !known {
 		if n := len(r.m); n >= maxProofs || n >= leastProofs && r.of.g.proofs.Load() >= mostProofs {
 			for old := range r.m { // any
@@ -196,3 +209,17 @@ func (r *received) add(k proofKey, p *proof) {
 	}
 	r.m[k] = p
 }
+
+// again reports whether it was asked for the key before, as far as it remembers. r.mu is held.
+func (r *received) again(k proofKey) bool {
+	if r.seen == nil {
+		r.seen = new([maxProofs]uint32)
+	}
+	sum := maphash.Comparable(seed, k)
+	at, tag := sum%maxProofs, uint32(sum>>32)
+	was := r.seen[at]
+	r.seen[at] = tag
+	return was == tag
+}
+
+var seed = maphash.MakeSeed()

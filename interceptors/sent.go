@@ -1,7 +1,9 @@
 package interceptors
 
 import (
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -14,34 +16,39 @@ import (
 // method and the context that it was made for: far less than its freshness.
 const reuse = 5 * time.Second
 
-// maxSent is how many proofs are kept of those sent on a connection.
-const maxSent = 2048
+// maxSent is how many proofs are kept of a context.
+const maxSent = 64
 
-// sent is what a client keeps for a connection: the proofs that it sent, and
-// what it knows of the server's slots.
-type sent struct {
+// carried is a chain on its way out of this workload, and the proofs that were made of it. They go
+// with the context that carries it, so that one that is used once leaves nothing.
+type carried struct {
+	chain *hop.Chain
+
 	mu     sync.Mutex
-	m      map[sentKey]*sentProof
-	filler *hop.Filler // nil: no slots are offered
+	proofs []sentProof
 }
 
-type sentKey struct {
-	chain  *hop.Chain
-	method string
-}
-
+// sentProof is what was sent on a connection for a method.
 type sentProof struct {
+	conn   *svid.Conn
+	method string
+	until  time.Time
+
 	hop.Metadata
-	until time.Time
 	whole map[string]string // the metadata
 	named map[string]string // the same by slots, as they were last
+}
+
+// sent is what a client keeps for a connection: what it knows of the server's slots.
+type sent struct {
+	filler atomic.Pointer[hop.Filler] // nil: no slots are offered
 }
 
 // sentOn returns what is kept for a connection.
 func (c *client) sentOn(conn *svid.Conn) *sent {
 	s, _ := conn.Attached(func() any {
 		c.asks.Store(maxAsks)
-		return &sent{m: map[sentKey]*sentProof{}}
+		return new(sent)
 	}).(*sent)
 	return s
 }
@@ -51,29 +58,27 @@ const maxAsks = 64
 
 // learn takes the offer of slots in the header of a response.
 func (s *sent) learn(header metadata.MD) {
-	o := hop.ParseOffer(header[hop.SlotsKey])
-	if o == (hop.Offer{}) {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.filler == nil {
-		s.filler = hop.NewFiller(o)
+	if o := hop.ParseOffer(header[hop.SlotsKey]); o != (hop.Offer{}) && s.filler.Load() == nil {
+		s.filler.CompareAndSwap(nil, hop.NewFiller(o))
 	}
 }
 
-// again returns the metadata to send again, nil if there are none.
-func (s *sent) again(out *outbound, now time.Time) map[string]string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.m[sentKey{out.chain, out.method}]
-	if p == nil || !now.Before(p.until) || now.Before(p.until.Add(-reuse)) { // the clock may have been set back
+// again returns the metadata to send again on a connection, nil if there are none.
+func (c *carried) again(out *outbound, conn *svid.Conn, f *hop.Filler, now time.Time) map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.proofs, func(p sentProof) bool { return p.conn == conn && p.method == out.method })
+	if i < 0 {
 		return nil
 	}
-	if s.filler == nil || out.streams {
+	p := &c.proofs[i]
+	if !now.Before(p.until) || now.Before(p.until.Add(-reuse)) { // the clock may have been set back
+		return nil
+	}
+	if f == nil || out.streams {
 		return p.whole
 	}
-	m := hop.Metadata{Hops: out.name(0, s.filler, p.Hops), Certs: out.name(1, s.filler, p.Certs)}
+	m := hop.Metadata{Hops: out.name(0, f, p.Hops), Certs: out.name(1, f, p.Certs)}
 	if m == p.Metadata {
 		return p.whole
 	}
@@ -84,22 +89,31 @@ func (s *sent) again(out *outbound, now time.Time) map[string]string {
 }
 
 // add keeps a proof and returns its metadata.
-func (s *sent) add(out *outbound, now time.Time, m hop.Metadata) map[string]string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for key := range s.m {
-		if len(s.m) < maxSent {
-			break
-		}
-		delete(s.m, key) // any
-	}
-	p := &sentProof{Metadata: m, until: now.Add(reuse), whole: values(m)}
-	s.m[sentKey{out.chain, out.method}] = p
-	if s.filler == nil || out.streams || m.Certs == "" {
+func (c *carried) add(out *outbound, conn *svid.Conn, f *hop.Filler, now time.Time, m hop.Metadata) map[string]string {
+	p := sentProof{conn: conn, method: out.method, until: now.Add(reuse), Metadata: m, whole: values(m)}
+	c.keep(p, now)
+	if f == nil || out.streams || m.Certs == "" {
 		return p.whole
 	}
-	m.Certs = out.name(1, s.filler, m.Certs) // they are the same for many
+	m.Certs = out.name(1, f, m.Certs) // they are the same for many
 	return values(m)
+}
+
+// keep keeps a proof, in the place of one that is over if there is one, or of any if all are taken.
+func (c *carried) keep(p sentProof, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.proofs, func(was sentProof) bool {
+		return was.conn == p.conn && was.method == p.method || !now.Before(was.until)
+	})
+	switch {
+	case i >= 0:
+		c.proofs[i] = p
+	case len(c.proofs) < maxSent:
+		c.proofs = append(c.proofs, p)
+	default:
+		c.proofs[0] = p
+	}
 }
 
 // values returns m as a credential does. It is never changed.

@@ -3,7 +3,6 @@ package interceptors
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"google.golang.org/grpc"
@@ -34,14 +33,14 @@ func (s *server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	c := &inbound{Context: ctx, call: call{
 		g: s.g, point: audit.Server, method: info.FullMethodName, contract: s.g.contract(info.FullMethodName), headers: info.Header,
 	}}
-	c.observed = s.g.cfg.Observe.covers(c.method, s.g.cfg.Clock())
+	c.observed = s.g.cfg.Observe.covers(c.method, s.g.cfg.Clock)
 	if err := s.admit(c); err != nil {
 		if codeOf(tenant.ReasonOf(err)) != codes.Unavailable {
 			return ctx, c.refuse(ctx, err)
 		}
 		c.unavailable = err
+		hideSecurityKeys(info.Header) // they may not have been read yet
 	}
-	hideSecurityKeys(info.Header)
 	return c, nil
 }
 
@@ -77,6 +76,9 @@ func (s *server) admit(c *inbound) error {
 	if c.metadata, err = hop.ParseMetadata(c.headers); err != nil {
 		return err
 	}
+	// From handlers, so that none copies them to another call; there are no variants of them.
+	delete(c.headers, hop.HopsKey)
+	delete(c.headers, hop.CertsKey)
 	c.have = s.g.received(conn)
 	if c.metadata, err = c.have.slots.Load().Resolve(c.metadata); err != nil {
 		return err
@@ -134,50 +136,51 @@ func (s *server) authorize(c *inbound) error {
 	if c.unavailable != nil {
 		return c.unavailable
 	}
-	is, snap, err := s.g.state()
+	is, err := s.g.now()
 	if err != nil {
 		return err
 	}
 	c.policy = is.policy
-	c.decided.Store(is.policy)
 	if c.exempt || c.metadata.Hops == "" { // the latter is overlooked
+		c.decided.Store(is.policy)
 		return nil
 	}
-	now := s.g.cfg.Clock()
-	p, err := s.prove(c, snap, now)
+	p, err := s.prove(c, &is)
 	if err != nil {
 		if c.overlook(err) {
+			c.decided.Store(is.policy)
 			return nil
 		}
 		return err
 	}
 	c.proof, c.chain, c.claims, c.path = p, p.chain, p.question.Claims, p.path
-	return c.hold(is.policy, now)
+	return c.hold(&is)
 }
 
 // hold asks policy about what was proven, and holds what handlers get of it.
-func (c *inbound) hold(pol *policy.Policy, now time.Time) error {
+func (c *inbound) hold(is *moment) error {
 	p := c.proof
-	d, err := c.decide(pol, now)
-	if err != nil && !c.overlook(err) {
+	var d policy.Decision
+	if err := c.decide(is, &d); err != nil && !c.overlook(err) {
 		return err
 	}
-	said := p.by(pol, &d)
+	c.goOn(is.policy, &d)
+	said := p.by(is.policy, &d)
 	c.rule = said.rule
-	c.held = mint.Record{Facts: said.facts, Holder: c, Carrier: p.chain}
+	c.held = mint.Record{Facts: &said.facts, Holder: c, Carrier: &p.carried}
 	c.record = &c.held
 	return nil
 }
 
 // prove makes checks 3 and 4: anew, or, for bytes that were proven on this
 // connection before, of what may have changed since.
-func (s *server) prove(c *inbound, snap *svid.Snapshot, now time.Time) (*proof, error) {
+func (s *server) prove(c *inbound, is *moment) (*proof, error) {
 	known, key := c.have, proofKey{c.method, c.metadata.Hops, c.metadata.Certs}
 	if p := known.get(key); p != nil {
-		if err := p.chain.Timely(now); err != nil {
+		if err := p.chain.Timely(is.now); err != nil {
 			return nil, err
 		}
-		return p, p.trusted(snap, now)
+		return p, p.trusted(is.snap, is.now)
 	}
 	chain, err := hop.Verify(c.metadata, hop.Expected{
 		Kind:    hop.Call,
@@ -185,16 +188,16 @@ func (s *server) prove(c *inbound, snap *svid.Snapshot, now time.Time) (*proof, 
 		Self:    c.conn.Local().ID,
 		Target:  c.method,
 		Binding: c.conn.Binding(),
-		Bundles: snap.Bundles,
-		Now:     now,
+		Bundles: is.snap.Bundles,
+		Now:     is.now,
 
-		Generation: snap.Generation,
+		Generation: is.snap.Generation,
 		Cache:      &s.g.verified,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p := newProof(chain, snap.Generation, c.method, c.contract.declared)
+	p := newProof(chain, is.snap.Generation, c.method, c.contract.declared)
 	known.add(key, p)
 	return p, nil
 }
@@ -280,6 +283,7 @@ type serverStream struct {
 	*inbound
 	ctx    context.Context // grpc.ServerStream is how streams carry theirs
 	writer statusWriter
+	clearance
 }
 
 func (s *serverStream) Context() context.Context { return s.ctx }
@@ -301,6 +305,24 @@ func (s *serverStream) SendMsg(m any) error {
 		return err
 	}
 	return s.ServerStream.SendMsg(out)
+}
+
+// mayGoOn implements [stream].
+func (s *serverStream) mayGoOn() error {
+	is, err := s.g.now()
+	if err != nil || s.stands(&is, s.conn) {
+		return err
+	}
+	if err := s.conn.CheckAt(is.snap, is.now); err != nil {
+		return err
+	}
+	if err := s.validAt(&is); err != nil {
+		return err
+	}
+	if !s.isTimedBy(is.policy) {
+		s.note(&is, s.conn, s.until())
+	}
+	return nil
 }
 
 // pass returns what passes of a message.
@@ -335,8 +357,8 @@ func (s *serverStream) write(r *refusal) {
 	_ = s.writer.WriteStatus(status.Convert(noRetry(s.ctx, r.status)))
 }
 
-// hideSecurityKeys takes the kit's keys out of what handlers see, so that none
-// copies them to another call. Nobody else has seen the header yet.
+// hideSecurityKeys takes the kit's keys, and what one could take for them, out of what other
+// interceptors see.
 func hideSecurityKeys(header metadata.MD) {
 	for key := range header {
 		if hop.IsMetadataKey(key) {

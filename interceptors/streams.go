@@ -59,15 +59,15 @@ func (w *watch) remove(s stream) {
 func (w *watch) run(idle <-chan struct{}) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	var was state // none is like this one, so at first all are asked
+	var was moment // none is like this one, so at first all are asked
 	for {
 		select {
 		case <-idle:
 			return
 		case <-ticker.C:
 		}
-		is, _, _ := w.g.state() // in the state of an error all are denied
-		all := is != was || is == state{}
+		is, err := w.g.now()
+		all := err != nil || is.policy != was.policy || is.snap.Generation != was.snap.Generation
 		was = is
 		var ended []*refusal
 		for _, s := range w.due(all, w.g.cfg.Clock()) {

@@ -1,6 +1,7 @@
 package interceptors_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/tenantmesh/tenantmesh/hop"
 	"github.com/tenantmesh/tenantmesh/tenant"
 )
 
@@ -25,6 +27,35 @@ func TestUnavailable(t *testing.T) {
 		m.refused(s.call(deadline(t), m.attack(m.svid("gateway"), nil), grpc.Trailer(&trailer)), tenant.PolicyUnavailable)
 		if got := trailer.Get("grpc-retry-pushback-ms"); len(got) != 1 || got[0] != "-1" {
 			t.Errorf("pushback %q, want -1", got)
+		}
+	})
+	each(t, "M3 no policy, and what an interceptor before ours sees", func(t *testing.T, s shape) {
+		m := newMesh(t)
+		seen := make(chan metadata.MD, 1)
+		note := func(ctx context.Context) {
+			md, _ := metadata.FromIncomingContext(ctx)
+			seen <- md
+		}
+		m.addr = m.serveAround(
+			grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+				note(ctx)
+				return next(ctx, req)
+			}),
+			grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+				note(ss.Context())
+				return next(srv, ss)
+			}))
+		m.policy.p.Store(nil)
+		ctx := withMetadata(deadline(t), "x-request-id", "7")
+		m.refused(s.call(ctx, m.attack(m.svid("gateway"), m.honest("gateway"))), tenant.PolicyUnavailable)
+		md := <-seen
+		for key := range md {
+			if hop.IsMetadataKey(key) {
+				t.Errorf("it sees %s", key)
+			}
+		}
+		if len(md.Get("x-request-id")) != 1 {
+			t.Errorf("it sees %v", md)
 		}
 	})
 	each(t, "E2 an audit sink that is down", func(t *testing.T, s shape) {

@@ -80,7 +80,7 @@ func TestWarm(t *testing.T) {
 			}
 			r := &replay{m: m, path: []string{partner, "orders"}}
 			cc := m.attack(m.svid("orders"), r.forge)
-			for range 2 { // cold and warm
+			for range 3 { // cold, and warm once it came again
 				m.allowed(s.call(deadline(t), cc), "acme")
 			}
 			row.change(m, r)
@@ -96,7 +96,10 @@ func TestWarm(t *testing.T) {
 		m := newMesh(t)
 		m.svid("gateway")
 		r := &replay{m: m, path: []string{"gateway"}}
-		m.allowed(s.call(deadline(t), m.attack(m.svid("gateway"), r.forge)), "acme")
+		first := m.attack(m.svid("gateway"), r.forge)
+		for range 3 {
+			m.allowed(s.call(deadline(t), first), "acme")
+		}
 		m.refused(s.call(deadline(t), m.attack(m.svid("gateway"), r.forge)), tenant.ChannelMismatch)
 	})
 	each(t, "H1 for another method", func(t *testing.T, s shape) {
@@ -104,7 +107,9 @@ func TestWarm(t *testing.T) {
 		m.svid("gateway")
 		r := &replay{m: m, path: []string{"gateway"}}
 		cc := m.attack(m.svid("gateway"), r.forge)
-		m.allowed(s.call(deadline(t), cc), "acme")
+		for range 3 {
+			m.allowed(s.call(deadline(t), cc), "acme")
+		}
 		for _, other := range shapes {
 			if other.name != s.name {
 				m.refused(other.call(deadline(t), cc), tenant.TargetMismatch)
@@ -114,12 +119,29 @@ func TestWarm(t *testing.T) {
 }
 
 // TestProofsAreBounded: however many contexts a connection brings, a guard keeps
-// few of them, and none once the connection is gone.
+// few of them, none that came once, and none once the connection is gone.
 func TestProofsAreBounded(t *testing.T) {
 	m := newMesh(t)
-	cc := m.attack(m.svid("gateway"), m.honest("gateway"))
+	honest := m.honest("gateway")
+	var sent map[string]string
+	anew := true
+	cc := m.attack(m.svid("gateway"), func(binding [32]byte, method string) (_ map[string]string, err error) {
+		if anew {
+			sent, err = honest(binding, method)
+		}
+		return sent, err
+	})
+	call := func() { m.allowed(shapes[0].call(deadline(t), cc), "acme") }
+	for range 100 {
+		call()
+	}
+	if n := interceptors.Proofs(m.guard); n != 0 {
+		t.Errorf("H8 %d proofs are kept that came once", n)
+	}
 	for range interceptors.MaxProofs + 100 {
-		m.allowed(shapes[0].call(deadline(t), cc), "acme")
+		for _, anew = range []bool{true, false} {
+			call()
+		}
 	}
 	if n := interceptors.Proofs(m.guard); n != interceptors.MaxProofs {
 		t.Errorf("H8 %d proofs are kept, want %d", n, interceptors.MaxProofs)
@@ -200,6 +222,27 @@ func TestSentAgain(t *testing.T) {
 			seen[value] = by.String()
 		}
 	})
+}
+
+// TestSentIsBounded: for however many connections and methods a context is used, few of its
+// proofs are kept, and it goes on to be used.
+func TestSentIsBounded(t *testing.T) {
+	m := newMesh(t)
+	now := time.Now()
+	g := m.newGuard(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), func() time.Time { return now }) // no proof is over
+	ctx := acme(t, g)
+	for made := 0; made < interceptors.MaxSent+2*len(shapes); {
+		cc := m.dial(g.DialOptions(svid.Expect(id("target")))...)
+		for _, s := range shapes {
+			for range 2 {
+				m.allowed(s.call(ctx, cc), "acme")
+			}
+			made++
+			if kept, want := interceptors.SentProofs(ctx), min(made, interceptors.MaxSent); kept != want {
+				t.Fatalf("H8 %d proofs are kept of %d, want %d", kept, made, want)
+			}
+		}
+	}
 }
 
 // TestSlots: what a connection's slots stand for is held to all checks, and a slot

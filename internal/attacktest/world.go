@@ -174,14 +174,11 @@ func (c *credential) RequireTransportSecurity() bool { return true }
 
 // Identity is an identity that never changes.
 func Identity(own *x509svid.SVID, bundles *x509bundle.Set) svid.Snapshotter {
-	return fixed{own, bundles}
+	return fixed{&svid.Snapshot{SVID: own, Bundles: bundles, Generation: 1}}
 }
 
-type fixed struct {
-	own     *x509svid.SVID
-	bundles *x509bundle.Set
-}
+// fixed gives the same snapshot always, as a source does whose identity does not change: what is
+// known by the snapshot stays known.
+type fixed struct{ snap *svid.Snapshot }
 
-func (f fixed) Snapshot() (*svid.Snapshot, error) {
-	return &svid.Snapshot{SVID: f.own, Bundles: f.bundles, Generation: 1}, nil
-}
+func (f fixed) Snapshot() (*svid.Snapshot, error) { return f.snap, nil }
