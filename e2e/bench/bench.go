@@ -19,16 +19,17 @@ import (
 
 // effort is how much is measured.
 type effort struct {
-	pairs    int           // of slices, per variant
+	rounds   int           // through all variants: machines have better and worse minutes
+	pairs    int           // of slices, per variant and round
 	slice    time.Duration // of each
 	contexts int           // distinct ones against one server
 	only     *regexp.Regexp
 }
 
 var (
-	whole = effort{pairs: 61, slice: 100 * time.Millisecond, contexts: 100_000, only: regexp.MustCompile("")}
+	whole = effort{rounds: 3, pairs: 17, slice: 100 * time.Millisecond, contexts: 100_000, only: regexp.MustCompile("")}
 	// short takes about a minute.
-	short = effort{pairs: 7, slice: 40 * time.Millisecond, contexts: 15_000, only: whole.only}
+	short = effort{rounds: 1, pairs: 7, slice: 40 * time.Millisecond, contexts: 15_000, only: whole.only}
 )
 
 // cryptoSlice is how long a signature, and a verification, is measured in each pair.
@@ -70,16 +71,30 @@ func measure(ctx context.Context, e effort, log io.Writer) (_ *Report, err error
 		return nil, err
 	}
 	r := &Report{Machine: thisMachine()}
+	var all []*series
 	for i := range variants {
 		v := &variants[i]
 		for _, n := range v.concurrency {
-			name := fmt.Sprintf("%s/%d", v.name, n)
-			if !e.only.MatchString(name) {
-				continue
+			if s := (&series{variant: v, concurrency: n}); e.only.MatchString(s.String()) {
+				all = append(all, s)
 			}
-			if err := b.variant(ctx, v, n, r); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for round := range e.rounds {
+		for _, s := range all {
+			if err := b.measure(ctx, s); err != nil {
+				return nil, fmt.Errorf("%s: %w", s, err)
 			}
+			fmt.Fprintf(b.log, "%d/%d  %-28s %.3f\n", round+1, e.rounds, s, ratios(s.pairs[round*e.pairs:]).Median)
+		}
+	}
+	for _, s := range all {
+		r.add(s.variant, s.concurrency, s.pairs)
+		if s.bounded != nil {
+			r.figure(boundFigure, 1, median(s.bounded))
+		}
+		if s.first != nil {
+			r.figure(firstFigure, 1, median(s.first))
 		}
 	}
 	r.compare()
@@ -178,17 +193,26 @@ func (c *couple) crypto(ctx context.Context) (time.Duration, error) {
 // limit is how long the processes of one variant may live.
 const limit = 10 * time.Minute
 
-// variant measures one in slices that alternate with slices of the floor.
-func (b *bench) variant(ctx context.Context, v *variant, concurrency int, r *Report) (err error) {
+// series is what was measured of a variant.
+type series struct {
+	variant     *variant
+	concurrency int
+	pairs       []pair
+	bounded     []float64 // multiples of what can not be less
+	first       []float64 // bytes of a first call
+}
+
+func (s *series) String() string { return fmt.Sprintf("%s/%d", s.variant.name, s.concurrency) }
+
+// measure measures a variant in slices that alternate with slices of the floor.
+func (b *bench) measure(ctx context.Context, s *series) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	c, err := b.start(ctx, v, concurrency)
+	c, err := b.start(ctx, s.variant, s.concurrency)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
-	var pairs []pair
-	var bounded []float64 // multiples of what can not be less
 	for i := -1; i < b.pairs; i++ {
 		p, err := c.pair(ctx, i%2 == 0, b.slice)
 		if err != nil {
@@ -197,28 +221,22 @@ func (b *bench) variant(ctx context.Context, v *variant, concurrency int, r *Rep
 		if i < 0 { // to warm up
 			continue
 		}
-		pairs = append(pairs, p)
-		if v.name == "fresh" && concurrency == 1 {
+		s.pairs = append(s.pairs, p)
+		if s.variant.name == "fresh" && s.concurrency == 1 {
 			crypto, err := c.crypto(ctx)
 			if err != nil {
 				return err
 			}
-			bounded = append(bounded, p.variant.time()/float64(p.floor.PerCall+crypto))
+			s.bounded = append(s.bounded, p.variant.time()/float64(p.floor.PerCall+crypto))
 		}
 	}
-	r.add(v, concurrency, pairs)
-	if bounded != nil {
-		r.figure(boundFigure, 1, median(bounded))
-	}
-	if v.load == "depth3-warm" && concurrency == 1 {
+	if s.variant.load == "depth3-warm" && s.concurrency == 1 {
 		var bytes float64
 		if err := c.client.ask(ctx, "First", 5, &bytes); err != nil {
 			return err
 		}
-		r.figure(firstFigure, 1, bytes)
+		s.first = append(s.first, bytes)
 	}
-	last := r.Variants[len(r.Variants)-1]
-	fmt.Fprintf(b.log, "%-26s %2d  %.3f  (%.3f–%.3f)\n", last.Name, last.Concurrency, last.Ratio, last.Q1, last.Q3)
 	return nil
 }
 
@@ -229,7 +247,8 @@ const floodConnections = 16
 func (b *bench) memory(ctx context.Context, r *Report) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	c, err := b.start(ctx, &variant{server: "guard", load: "fresh"}, 32)
+	// A server keeps what comes again.
+	c, err := b.start(ctx, &variant{server: "guard", load: "fresh-twice"}, 32)
 	if err != nil {
 		return err
 	}
@@ -272,8 +291,14 @@ func (r *Report) compare() {
 			}
 		}
 	}
+	for _, n := range nearest {
+		v, least := r.variant(n.name, n.concurrency), r.variant(n.limit, n.concurrency)
+		if v != nil && least != nil {
+			r.figure(n.name+" ÷ "+n.limit, n.concurrency, v.Ratio/least.Ratio)
+		}
+	}
 	if w := r.variant("warm", 1); w != nil {
-		r.figure(allocFigure, 1, w.AddedAllocsClient+w.AddedAllocsServer)
+		r.figure(allocFigure, 1, w.AddedAllocsClient+w.AddedAllocsServer-recordingMallocs())
 		r.figure(bytesFigure, 1, w.AddedBytes)
 	}
 	if d := r.variant("depth3-warm", 1); d != nil {

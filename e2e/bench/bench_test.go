@@ -71,13 +71,14 @@ func drifting() []pair {
 
 func TestReport(t *testing.T) {
 	r := &Report{Machine: thisMachine(), Skipped: []Skip{{"later", "it is not there"}}, Distinct: 100_000}
+	r.add(&variant{name: "limit", bare: true}, 1, drifting())
 	r.add(&variant{name: "warm", about: "a <variant>"}, 1, drifting())
 	r.add(&variant{name: "jwt", about: "another", peer: true}, 32, drifting())
 	r.compare()
 	r.figure(growthFigure, 0, 63.999)
 	r.figure(contextFigure, 0, 4097)
 
-	v := r.Variants[0]
+	v := r.Variants[1]
 	if v.Ratio != 1.5 || v.Q1 != 1.5 || v.Q3 != 1.5 || v.FloorNsPerCall != 60_000 || v.NsPerCall != 90_000 {
 		t.Errorf("the machine's drift shows: %+v", v)
 	}
@@ -88,7 +89,7 @@ func TestReport(t *testing.T) {
 		i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Name == name })
 		return i >= 0 && *r.Figures[i].Met
 	}
-	if *v.Met || *v.Goal != 1.06 || r.Variants[1].Goal != nil {
+	if *v.Met || *v.Goal != 1.06 || r.Variants[2].Goal != nil {
 		t.Errorf("goals: %+v", r.Variants)
 	}
 	if !met(allocFigure) || !met(bytesFigure) || !met(growthFigure) || met(contextFigure) {
@@ -100,7 +101,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"warm 1 1.500 1.500–1.500 ≤ 1.06 MISSED 90.00 +2.0 +4.0 +20.0 2.50", "later skipped: it is not there",
-		allocFigure + " 1 6.00 ≤ 10.00 met", contextFigure + " 4,097 ≤ 4,096 MISSED"} {
+		allocFigure + " 1 4.00 ≤ 10.00 met", "warm ÷ limit 1 1.00", contextFigure + " 4,097 ≤ 4,096 MISSED"} {
 		if !strings.Contains(regexp.MustCompile(` +`).ReplaceAllString(table.String(), " "), want) {
 			t.Errorf("the table lacks %q:\n%s", want, table.String())
 		}
@@ -110,7 +111,7 @@ func TestReport(t *testing.T) {
 			t.Errorf("the page lacks %q:\n%s", want, page.String())
 		}
 	}
-	if strings.Count(plot.String(), "<g>") != 2 || strings.Count(plot.String(), `class="goal"`) != 1 {
+	if strings.Count(plot.String(), "<g>") != 3 || strings.Count(plot.String(), `class="goal"`) != 1 {
 		t.Errorf("the plot:\n%s", plot.String())
 	}
 	for dec := xml.NewDecoder(&plot); ; {
@@ -127,7 +128,7 @@ func TestReport(t *testing.T) {
 			Ratio, Goal float64
 		}
 	}
-	if err := json.Unmarshal(doc.Bytes(), &read); err != nil || len(read.Variants) != 2 || read.Variants[0].Ratio != 1.5 || read.Variants[0].Goal != 1.06 {
+	if err := json.Unmarshal(doc.Bytes(), &read); err != nil || len(read.Variants) != 3 || read.Variants[1].Ratio != 1.5 || read.Variants[1].Goal != 1.06 {
 		t.Errorf("the JSON: %v %+v", err, read)
 	}
 }
@@ -225,7 +226,7 @@ func TestBench(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	e := effort{pairs: 2, slice: 20 * time.Millisecond, only: regexp.MustCompile(`^warm/32$`)}
+	e := effort{rounds: 2, pairs: 2, slice: 20 * time.Millisecond, only: regexp.MustCompile(`^warm/32$`)}
 	r, err := measure(t.Context(), e, log)
 	if err != nil {
 		said, _ := os.ReadFile(name)

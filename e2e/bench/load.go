@@ -31,9 +31,13 @@ func (s *Setup) load(ctx context.Context, name string, m minter, c *clock) (*loa
 	switch name {
 	case "plain":
 		return plain(ctx), nil
+	case "limit", "limit-fresh", "limit-signed":
+		l := plain(ctx)
+		l.opts = limitClient(m.limit(name))
+		return l, nil
 	case "plain-stream":
 		return streams(ctx, s.Concurrency), nil
-	case "warm", "warm-1000", "fresh", "stream":
+	case "warm", "warm-1000", "fresh", "fresh-twice", "stream":
 		return s.originated(ctx, name, c)
 	case "forwarded-fresh":
 		return s.forwarded(ctx, 1, "gateway", "middle")
@@ -41,16 +45,17 @@ func (s *Setup) load(ctx context.Context, name string, m minter, c *clock) (*loa
 		// Each of the calls that share a context needs a hop of its own: they differ in the method.
 		return s.forwarded(ctx, unaries, "gateway", "relay1", "relay2", "middle")
 	case "depth3-warm":
-		l, err := s.forwarded(ctx, 1, "gateway", "relay1", "relay2", "middle")
+		u, err := newUpstream(ctx, s, "gateway", "relay1", "relay2", "middle")
 		if err != nil {
 			return nil, err
 		}
-		if err := l.prepare(1); err != nil {
+		contexts, err := u.contexts(1)
+		if err != nil {
 			return nil, err
 		}
-		one := l.call
-		l.prepare, l.call = nil, func(cc *grpc.ClientConn, worker, _ int) error { return one(cc, worker, 0) }
-		return l, nil
+		return &load{workload: "middle", guard: u.last, call: func(cc *grpc.ClientConn, _, _ int) error {
+			return call(contexts[0], cc, methods[0])
+		}}, nil
 	case "jwt", "jwt-3":
 		token, err := m.nest(0, map[string]int{"jwt": 1, "jwt-3": 3}[name])
 		return plain(ctx, func(context.Context) (string, error) { return token, err }), err
@@ -101,10 +106,13 @@ func (s *Setup) originated(ctx context.Context, name string, c *clock) (*load, e
 	if err != nil {
 		return nil, err
 	}
-	if name == "fresh" {
+	if again, ok := map[string]bool{"fresh": false, "fresh-twice": true}[name]; ok {
 		var n atomic.Int64
 		return &load{workload: "gateway", guard: g, call: func(cc *grpc.ClientConn, _, _ int) error {
 			ctx, err := originate(ctx, g, int(n.Add(1)))
+			if err == nil && again {
+				err = call(ctx, cc, methods[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -141,16 +149,35 @@ func (s *Setup) forwarded(ctx context.Context, share int, path ...string) (*load
 	if err != nil {
 		return nil, err
 	}
-	var contexts []context.Context
+	var shared []sharedContext
 	return &load{
 		workload: path[len(path)-1],
 		guard:    u.last,
-		prepare: func(n int) (err error) {
-			contexts, err = u.contexts((n + share - 1) / share)
+		prepare: func(n int) error {
+			contexts, err := u.contexts((n + share - 1) / share)
+			shared = make([]sharedContext, len(contexts))
+			for i := range contexts {
+				shared[i].ctx = contexts[i]
+				shared[i].left.Store(int32(share)) //nolint:gosec // few
+			}
 			return err
 		},
-		call: func(cc *grpc.ClientConn, _, i int) error { return call(contexts[i/share], cc, methods[i%share]) },
+		call: func(cc *grpc.ClientConn, _, i int) error { return call(shared[i/share].take(), cc, methods[i%share]) },
 	}, nil
+}
+
+// sharedContext is the context of some calls. As in a service, it goes when they have it.
+type sharedContext struct {
+	ctx  context.Context
+	left atomic.Int32
+}
+
+func (s *sharedContext) take() context.Context {
+	ctx := s.ctx
+	if s.left.Add(-1) == 0 {
+		s.ctx = nil
+	}
+	return ctx
 }
 
 // nested is a service in the middle that mints a token for each call, into which

@@ -53,7 +53,10 @@ func (r *Report) plot(w io.Writer) error {
 			Label: fmt.Sprintf("%s, %d at once", v.Name, v.Concurrency), Value: fmt.Sprintf("%.2f", v.Ratio), Class: "ours",
 			Y: plotTop + i*rowHeight, X: x(v.Ratio), Q1: x(v.Q1), Q3: x(v.Q3),
 		}
-		if v.Peer {
+		switch {
+		case v.Bare:
+			row.Class = "bare"
+		case v.Peer:
 			row.Class = "peer"
 		}
 		if v.Goal != nil {

@@ -27,6 +27,7 @@ type Variant struct {
 	Name        string `json:"name"`
 	About       string `json:"about"`
 	Peer        bool   `json:"peer,omitempty"`
+	Bare        bool   `json:"bare,omitempty"`
 	Concurrency int    `json:"concurrency"`
 	// Ratio of the time per call, and its quartiles.
 	Ratio float64  `json:"ratio"`
@@ -72,13 +73,13 @@ type Skip struct {
 
 // add adds a variant by its pairs.
 func (r *Report) add(v *variant, concurrency int, pairs []pair) {
-	ratio := spread(each(pairs, func(floor, variant Measured) float64 { return variant.time() / floor.time() }))
+	ratio := ratios(pairs)
 	// of returns the median of f over the variant's slices.
 	of := func(f func(Measured) float64) float64 {
 		return median(each(pairs, func(_, variant Measured) float64 { return f(variant) }))
 	}
 	out := Variant{
-		Name: v.name, About: v.about, Peer: v.peer, Concurrency: concurrency,
+		Name: v.name, About: v.about, Peer: v.peer, Bare: v.bare, Concurrency: concurrency,
 		Ratio: ratio.Median, Q1: ratio.Q1, Q3: ratio.Q3, Pairs: len(pairs),
 		NsPerCall:         of(Measured.time),
 		FloorNsPerCall:    median(each(pairs, func(floor, _ Measured) float64 { return floor.time() })),
@@ -94,6 +95,11 @@ func (r *Report) add(v *variant, concurrency int, pairs []pair) {
 	}
 	out.Goal, out.Met = judge(v.name, concurrency, out.Ratio)
 	r.Variants = append(r.Variants, out)
+}
+
+// ratios returns the time per call as multiples of the floor's.
+func ratios(pairs []pair) Spread {
+	return spread(each(pairs, func(floor, variant Measured) float64 { return variant.time() / floor.time() }))
 }
 
 // figure adds a figure.

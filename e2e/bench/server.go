@@ -56,8 +56,15 @@ func (s *Server) Setup(setup Setup, out *Addrs) error {
 func (s *Server) options(ctx context.Context, setup *Setup, src *svid.Source) ([]grpc.ServerOption, handler, error) {
 	var c check
 	switch setup.Server {
-	case "floor":
-		return []grpc.ServerOption{grpc.Creds(svid.NewServerCredentials(src))}, func(context.Context) error { return nil }, nil
+	case "floor", "limit", "limit-signed":
+		opts := []grpc.ServerOption{grpc.Creds(svid.NewServerCredentials(src))}
+		switch setup.Server {
+		case "limit":
+			opts = append(opts, limitServer(nil)...)
+		case "limit-signed":
+			opts = append(opts, limitServer(&s.key.PublicKey)...)
+		}
+		return opts, func(context.Context) error { return nil }, nil
 	case "guard", "guard-json":
 		var sink audit.Sink = &counter{}
 		if setup.Server == "guard-json" {

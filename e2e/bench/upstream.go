@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -58,18 +59,18 @@ func newUpstream(ctx context.Context, setup *Setup, path ...string) (*upstream, 
 	return u, nil
 }
 
-// receive keeps the context of a call beyond its end, as a background task does.
+// receive keeps the context of a call beyond its end: what is measured is a handler that calls on with the
+// context that it got.
 func (u *upstream) receive(ctx context.Context) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.got = append(u.got, context.WithoutCancel(ctx))
+	u.got = append(u.got, lasting{values: ctx})
 	return nil
 }
 
 // contexts returns n new ones, that came as concurrently as those that are
 // measured.
 func (u *upstream) contexts(n int) ([]context.Context, error) {
-	u.got = nil
 	var next atomic.Int64
 	errs := make([]error, u.concurrency)
 	var wg sync.WaitGroup
@@ -89,5 +90,15 @@ func (u *upstream) contexts(n int) ([]context.Context, error) {
 		})
 	}
 	wg.Wait()
-	return u.got, errors.Join(errs...)
+	got := u.got
+	u.got = nil
+	return got, errors.Join(errs...)
 }
+
+// lasting is a context that does not end.
+type lasting struct{ values context.Context } //nolint:containedctx // it is a context
+
+func (lasting) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (lasting) Done() <-chan struct{}       { return nil }
+func (lasting) Err() error                  { return nil }
+func (l lasting) Value(key any) any         { return l.values.Value(key) }

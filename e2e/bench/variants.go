@@ -9,6 +9,7 @@ type variant struct {
 	concurrency  []int
 	unbatched    bool
 	peer         bool // it is not ours
+	bare         bool // it is nobody's: it verifies no tenant
 }
 
 var (
@@ -17,7 +18,10 @@ var (
 )
 
 var variants = []variant{
-	{name: "floor", about: "mTLS alone on both sides: how far the figures err", server: "floor", load: "plain", concurrency: both},
+	{name: "floor", about: "mTLS alone on both sides: how far the figures err", server: "floor", load: "plain", concurrency: both, bare: true},
+	{name: "limit", about: "gRPC's own price of a credential, a tap handle and an interceptor at each end, which do nothing", server: "limit", load: "limit", concurrency: both, bare: true},
+	{name: "limit-fresh", about: "limit, with a new text of 560 bytes in each call", server: "limit", load: "limit-fresh", concurrency: both, bare: true},
+	{name: "limit-signed", about: "limit-fresh, each text signed by the client and verified by the server: what fresh costs at least, unbatched", server: "limit-signed", load: "limit-signed", concurrency: both, bare: true},
 	{name: "warm", about: "the same context again and again, audit to a counting sink", server: "guard", load: "warm", concurrency: both},
 	{name: "warm-json", about: "warm, each decision a line of JSON and a write", server: "guard-json", load: "warm", concurrency: both},
 	{name: "warm-1000", about: "the contexts of 1,000 tenants in turn on one connection", server: "guard", load: "warm-1000", concurrency: many},
@@ -37,6 +41,17 @@ var variants = []variant{
 	{name: "jwt-svid", about: "the auth interceptor with go-spiffe's validation of JWT-SVIDs, the same token in each call", server: "jwt-svid", load: "jwt", concurrency: both, peer: true},
 }
 
+// nearest are variants and the least that anybody could make of them on gRPC.
+var nearest = []struct {
+	name, limit string
+	concurrency int
+}{
+	{"warm", "limit", 1},
+	{"warm", "limit", 32},
+	{"fresh", "limit-signed", 1},
+	{"fresh-unbatched", "limit-signed", 32},
+}
+
 // goal is the most that a figure may be.
 type goal struct {
 	name        string
@@ -47,7 +62,7 @@ type goal struct {
 // The names of figures that are not variants.
 const (
 	boundFigure     = "fresh ÷ (floor + a P-256 signature + a verification)"
-	allocFigure     = "allocations added, warm, client + server"
+	allocFigure     = "allocations added, warm, client + server, without those of recording"
 	bytesFigure     = "bytes added on the wire, warm"
 	bytes3Figure    = "bytes added on the wire, depth3-warm"
 	firstFigure     = "bytes added on the wire, first call with 4 hops"
