@@ -217,28 +217,29 @@ func TestTimedStream(t *testing.T) {
 	}
 }
 
+// originated returns a context that the gateway originated, by a guard with a policy of its own.
+func originated(t *testing.T) (*mesh, context.Context, *source) {
+	t.Helper()
+	m := newMesh(t)
+	own := m.config(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), time.Now)
+	by := new(source)
+	own.Policy = by
+	by.p.Store(parsePolicy(t, document))
+	return m, acme(t, m.guardOf(own)), by
+}
+
 // TestHeldByAnother: a context is held to the policy of the guard that made it, whichever guard
 // it is used with, and whatever that one's policy allows.
 func TestHeldByAnother(t *testing.T) {
 	each(t, "P2 originated by another guard", func(t *testing.T, s shape) {
-		m := newMesh(t)
-		own := m.config(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), time.Now)
-		by := new(source)
-		own.Policy = by
-		by.p.Store(parsePolicy(t, document))
-		ctx := acme(t, m.guardOf(own))
+		m, ctx, by := originated(t)
 		_, cc := m.client("gateway")
 		m.allowed(s.call(ctx, cc), "acme")
 		by.p.Store(parsePolicy(t, strings.Replace(document, `subjects: ["user-*"]`, `subjects: ["nobody"]`, 1)))
 		m.notLeft(s.call(ctx, cc), tenant.SubjectNotAllowed)
 	})
 	t.Run("P2 a stream with what another guard originated", func(t *testing.T) {
-		m := newMesh(t)
-		own := m.config(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), time.Now)
-		by := new(source)
-		own.Policy = by
-		by.p.Store(parsePolicy(t, document))
-		ctx := acme(t, m.guardOf(own))
+		m, ctx, by := originated(t)
 		_, cc := m.client("gateway")
 		say := talk(ctx, cc)
 		if err := say(); err != nil {
