@@ -662,3 +662,17 @@ func withMetadata(ctx context.Context, pairs ...string) context.Context {
 }
 
 func reason(err error) tenant.Reason { return interceptors.ReasonOf(err) }
+
+// noting makes a server show note the context of each call before it goes on.
+func noting(note func(context.Context)) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			note(ctx)
+			return next(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			note(ss.Context())
+			return next(srv, ss)
+		}),
+	}
+}

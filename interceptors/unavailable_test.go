@@ -36,15 +36,7 @@ func TestUnavailable(t *testing.T) {
 			md, _ := metadata.FromIncomingContext(ctx)
 			seen <- md
 		}
-		m.addr = m.serveAround(
-			grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-				note(ctx)
-				return next(ctx, req)
-			}),
-			grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-				note(ss.Context())
-				return next(srv, ss)
-			}))
+		m.addr = m.serveAround(noting(note)...)
 		m.policy.p.Store(nil)
 		ctx := withMetadata(deadline(t), "x-request-id", "7")
 		m.refused(s.call(ctx, m.attack(m.svid("gateway"), m.honest("gateway"))), tenant.PolicyUnavailable)

@@ -167,15 +167,7 @@ func TestSentAgain(t *testing.T) {
 		defer mu.Unlock()
 		last = md.Get(hop.HopsKey)[0]
 	}
-	m.addr = m.serveBare(grpc.Creds(svid.NewServerCredentials(m.self)),
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-			note(ctx)
-			return next(ctx, req)
-		}),
-		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			note(ss.Context())
-			return next(srv, ss)
-		}))
+	m.addr = m.serveBare(append(noting(note), grpc.Creds(svid.NewServerCredentials(m.self)))...)
 	each(t, "H1 what is sent again", func(t *testing.T, s shape) {
 		now := new(clock)
 		g := m.newGuard(attacktest.Identity(m.svid("gateway"), m.bundles()), newTrail(), now.now)

@@ -106,11 +106,11 @@ func (s *Setup) originated(ctx context.Context, name string, c *clock) (*load, e
 	if err != nil {
 		return nil, err
 	}
-	if again, ok := map[string]bool{"fresh": false, "fresh-twice": true}[name]; ok {
+	if name == "fresh" || name == "fresh-twice" {
 		var n atomic.Int64
 		return &load{workload: "gateway", guard: g, call: func(cc *grpc.ClientConn, _, _ int) error {
 			ctx, err := originate(ctx, g, int(n.Add(1)))
-			if err == nil && again {
+			if err == nil && name == "fresh-twice" {
 				err = call(ctx, cc, methods[0])
 			}
 			if err != nil {
